@@ -1,0 +1,61 @@
+"""Train Keras models on data that does not fit in memory, on many GPUs.
+
+Importing this package loads neither TensorFlow nor Horovod nor MPI; each public name brings in what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dist_loader.errors import ConfigError, DistLoaderError, ReadTimeout, SampleError
+    from dist_loader.index import Index
+    from dist_loader.permutation import Permutation
+    from dist_loader.plan import Plan
+    from dist_loader.sequence import ImageSequence
+    from dist_loader.training.strategy import Strategy, init
+    from dist_loader.training.summary import Summary
+    from dist_loader.world import World
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ConfigError": "dist_loader.errors",
+    "DistLoaderError": "dist_loader.errors",
+    "ImageSequence": "dist_loader.sequence",
+    "Index": "dist_loader.index",
+    "Permutation": "dist_loader.permutation",
+    "Plan": "dist_loader.plan",
+    "ReadTimeout": "dist_loader.errors",
+    "SampleError": "dist_loader.errors",
+    "Strategy": "dist_loader.training.strategy",
+    "Summary": "dist_loader.training.summary",
+    "World": "dist_loader.world",
+    "init": "dist_loader.training.strategy",
+}
+
+__all__ = [
+    "ConfigError",
+    "DistLoaderError",
+    "ImageSequence",
+    "Index",
+    "Permutation",
+    "Plan",
+    "ReadTimeout",
+    "SampleError",
+    "Strategy",
+    "Summary",
+    "World",
+    "init",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

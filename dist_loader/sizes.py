@@ -1,0 +1,51 @@
+"""Sizes as people write them: `4096` samples or `"4GiB"` of memory."""
+
+from __future__ import annotations
+
+import re
+
+from dist_loader.errors import ConfigError
+
+_UNITS = {"b": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in a size such as `"512MiB"` or `"1.5GB"`.
+
+    Raises:
+        ConfigError: when it is not a number followed by one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ConfigError(f'not a size: {text!r}; write it as "512MiB" or "4GiB"')
+    return int(float(match[1]) * unit)
+
+
+def batches_in_host_batch(host_batch: int | str, batch: int, sample_bytes: int) -> int:
+    """How many batches of `batch` samples fit in a host batch.
+
+    Args:
+        host_batch: samples, or a size of memory such as `"4GiB"`.
+        batch: samples in a batch of one process.
+        sample_bytes: bytes of one decoded sample.
+
+    Raises:
+        ConfigError: not even one batch fits, or `host_batch` is neither a whole number nor a size.
+    """
+    if isinstance(host_batch, str) and not host_batch.strip().isdigit():
+        held = parse_bytes(host_batch) // (batch * sample_bytes)
+        needed = f"{batch * sample_bytes} bytes for its {batch} samples of {sample_bytes} bytes"
+    elif isinstance(host_batch, bool) or not isinstance(host_batch, int | str):
+        raise ConfigError(f'host_batch must be a number of samples or a size such as "4GiB", not {host_batch!r}')
+    else:
+        held = int(host_batch) // batch
+        needed = f"{batch} samples"
+    if held < 1:
+        raise ConfigError(f"host_batch {host_batch!r} is smaller than one device batch, which needs {needed}")
+    return held

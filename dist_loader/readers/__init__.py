@@ -1,0 +1,37 @@
+"""Readers: sample numbers in, arrays out, decoded straight into given memory."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Reader(Protocol):
+    """What the host window needs to know of a kind of data.
+
+    A reader is called from several threads at once, so it keeps no state between calls.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one sample's elements."""
+
+    def read(self, numbers: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+        """Read samples into given memory.
+
+        Args:
+            numbers: which samples, int64, shape (n,).
+            out: where to, shape (n, *shape), C-contiguous. Every element must be written.
+
+        Raises:
+            SampleError: a sample could not be read.
+        """
+
+    def name(self, number: int) -> str:
+        """What a person would call a sample, such as its path."""

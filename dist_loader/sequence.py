@@ -1,0 +1,270 @@
+"""The Keras face of the loader: the batches of one rank, as a `keras.utils.PyDataset`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from array import array
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+
+from dist_loader.errors import ConfigError, SampleError
+from dist_loader.index import Index
+from dist_loader.plan import Plan, Remainder
+from dist_loader.readers import Reader
+from dist_loader.readers.image import Color, ImageReader, Resize
+from dist_loader.sizes import batches_in_host_batch
+from dist_loader.window import HostWindow
+from dist_loader.world import World
+
+_HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
+
+
+class Topology(Protocol):
+    """What a sequence needs to know of a strategy."""
+
+    @property
+    def world(self) -> World:
+        """This process among all."""
+
+    @property
+    def replicas(self) -> int:
+        """Devices that this process drives."""
+
+
+class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
+    """The images of an index, batch by batch, in plan order, for one rank.
+
+    `sequence[step]` is the batch of a step of the current `epoch`: `(images, labels)`, or `(images, labels, weights)`
+    when some step of the epoch is filled up (see `Plan`):
+
+    * images: uint8, shape (batch, height, width, channels), with batch = device_batch x replicas;
+    * labels: int64, shape (batch,), numbers of `index.classes`;
+    * weights: float32, shape (batch,). The fill has weight 0 (as -0.0). The real samples of a filled batch have the
+      weight batch / real samples: Keras divides a weighted loss by the length of the batch, so their mean is exact.
+
+    Keras's `fit`, `evaluate` and `predict` take it as it is. They get every step of an epoch once and in plan order:
+    the sequence is its own data adapter, so `fit(shuffle=True)`, Keras's default, does not reorder its batches. After
+    an epoch that was drawn to its end, `epoch` moves on by one; it can also be set.
+
+    Args:
+        index: the samples.
+        size: (height, width) of the images in pixels.
+        device_batch: samples that one device computes at once.
+        host_batch: decoded samples held in memory by this process: a number of samples, or a size such as "4GiB".
+        strategy: what `dist_loader.init` returned; gives the world and the number of replicas.
+        world: this process among all, where there is no strategy. With neither, it is detected.
+        seed: of the shuffling, the same on every rank.
+        shuffle: another order in every epoch; False keeps that of the index.
+        remainder: what becomes of a last step that is not full: "weight", "drop" or "wrap" (see `Plan`).
+        color: "rgb" or "grayscale".
+        resize: "nearest", "bilinear" or "area".
+        threads: threads that read; by default, this rank's share of the processor cores it may run on.
+        timeout: seconds after which a batch that is not ready is an error.
+
+    Raises:
+        ConfigError: a value that cannot work, with the value and what to do.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        size: tuple[int, int],
+        device_batch: int,
+        host_batch: int | str = "1GiB",
+        strategy: Topology | None = None,
+        world: World | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        remainder: Remainder = "weight",
+        color: Color = "rgb",
+        resize: Resize = "bilinear",
+        threads: int | None = None,
+        timeout: float = 300.0,
+    ) -> None:
+        super().__init__(workers=1)
+        self.index = index
+        self.world = _agreed_world(strategy, world)
+        self.plan = Plan(
+            samples=len(index),
+            world_size=self.world.size,
+            device_batch=device_batch,
+            replicas=1 if strategy is None else strategy.replicas,
+            seed=seed,
+            shuffle=shuffle,
+            remainder=remainder,
+        )
+        self.host_batch = host_batch
+        self.threads = _threads(self.world) if threads is None else _at_least_one("threads", threads)
+        self.timeout = timeout
+        self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
+        self._reader: Reader = ImageReader(index, size, color, resize)
+        sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
+        self._frames = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
+        self._window: HostWindow | None = None
+        self._epoch = 0
+        self._pass: object = None
+        self._delivered = array("d")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that `sequence[step]` speaks of, from 0."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Steps in an epoch, the same on every rank."""
+        return self.plan.steps
+
+    @property
+    def num_batches(self) -> int:
+        """Steps in an epoch; Keras's name for it."""
+        return self.plan.steps
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch of this process."""
+        return self.plan.local_batch
+
+    @property
+    def has_partial_batch(self) -> bool:
+        """Never: all batches are of one length."""
+        return False
+
+    @property
+    def partial_batch_size(self) -> None:
+        """None, for there is no partial batch."""
+        return None
+
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], ...]:
+        """The batch of a step of the current epoch.
+
+        Raises:
+            IndexError: the epoch has no such step.
+            SampleError: an image could not be read; it names the rank, the path and the reason.
+            ReadTimeout: the batch was not ready within `timeout` seconds.
+        """
+        if not -len(self) <= step < len(self):
+            raise IndexError(f"step {step} is not in [0, {len(self)})")
+        step %= len(self)
+        numbers, weights = self.plan.batch(self._epoch, step, self.world.rank)
+        try:
+            images = self._open_window().get(self._epoch * len(self) + step)
+        except SampleError as error:
+            raise SampleError(error.sample, error.path, error.reason, rank=self.world.rank) from error
+        labels = self.index.labels[numbers]
+        return (images, labels, _mean_weights(weights)) if self.plan.weighted else (images, labels)
+
+    def _open_window(self) -> HostWindow:
+        if self._window is None:
+            plan, rank, steps = self.plan, self.world.rank, len(self)
+            self._window = HostWindow(
+                self._reader,
+                lambda key: plan.batch(*divmod(key, steps), rank)[0],
+                plan.local_batch,
+                self._frames,
+                self.threads,
+                self.timeout,
+            )
+        return self._window
+
+    def close(self) -> None:
+        """Stop reading ahead and give the host batch's memory back. The next batch asked for starts it again."""
+        window, self._window = self._window, None
+        if window is not None:
+            window.close()
+
+    def get_tf_dataset(self) -> Any:
+        """One epoch as a `tf.data.Dataset`; called by Keras."""
+        import tensorflow as tf
+
+        _refuse_class_weight()
+        looked_at = self._epoch, self[0]
+        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), looked_at[1])
+        first: list[tuple[int, Any]] = [looked_at]
+        del looked_at
+        dataset = tf.data.Dataset.from_generator(lambda: self._one_pass(first), output_signature=spec)
+        return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD)
+
+    def delivered_at(self, step: int) -> float:
+        """When the batch of a step of the latest pass was handed to Keras, in seconds of `time.monotonic`."""
+        return self._delivered[step]
+
+    def get_numpy_iterator(self) -> Iterator[Any]:
+        """One epoch's batches."""
+        return self._one_pass([])
+
+    def _one_pass(self, looked_at: list[tuple[int, Any]]) -> Iterator[Any]:
+        """The current epoch's batches in order, then on to the next epoch.
+
+        Keras starts passes that it does not finish, and looks at a batch before the first. Only the pass that was
+        started last goes on, and the batch that was looked at is not read twice.
+        """
+        epoch, this_pass = self._epoch, object()
+        delivered = array("d")
+        self._pass, self._delivered = this_pass, delivered
+        try:
+            for step in range(len(self)):
+                if self._pass is not this_pass:
+                    return
+                seen = looked_at.pop() if looked_at else None
+                batch = seen[1] if step == 0 and seen is not None and seen[0] == epoch else self[step]
+                delivered.append(time.monotonic())
+                yield batch
+                del seen, batch  # or their frame would be held while the next batch is waited for
+        except Exception as error:
+            self.failure = error
+            raise
+        if self._pass is this_pass and self._epoch == epoch:
+            self._epoch = epoch + 1
+
+
+def _mean_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights such that Keras's mean over the batch is the mean over its real samples.
+
+    The fill's zeros are negative, so that they can be told from a real sample of weight 0.
+    """
+    real = np.count_nonzero(weights)
+    scale = len(weights) / real if real else 0.0
+    return np.where(weights > 0, np.float32(scale), np.float32(-0.0))
+
+
+def _agreed_world(strategy: Topology | None, world: World | None) -> World:
+    if strategy is None:
+        return World.detect() if world is None else world
+    if world is not None and world != strategy.world:
+        raise ConfigError(f"the sequence was given {world} and a strategy of {strategy.world}; give one of them")
+    return strategy.world
+
+
+def _threads(world: World) -> int:
+    """This rank's share of the cores that the process may run on, at least one."""
+    return max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _refuse_class_weight() -> None:
+    """Raise if Keras's `fit` was called with class weights.
+
+    Keras does not hand them to a custom data adapter, so it would leave them out without a word. Nothing but its
+    own frame on the call stack knows of them.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("class_weight") is not None:
+            raise ConfigError("fit(class_weight=...) would be ignored with this sequence; leave it out")
+        frame = frame.f_back  # type: ignore[assignment]

@@ -1,0 +1,73 @@
+"""How a step runs on many devices: one small interface, three ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_loader.world import World
+
+Array = npt.NDArray[Any]
+
+
+class Devices(Protocol):
+    """What the training needs of the devices, whichever they are.
+
+    Two reductions take place, and they are kept apart: over the replicas that one process drives (inside Keras's own
+    step, by tf.distribute), and over the processes of the world (by Horovod).
+    """
+
+    @property
+    def name(self) -> str:
+        """`"single"`, `"mirrored"` or `"horovod"`."""
+
+    @property
+    def world(self) -> World:
+        """This process among all."""
+
+    @property
+    def replicas(self) -> int:
+        """Devices that this process drives."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Models are built and compiled in here."""
+
+    def check(self, model: Any) -> None:
+        """Refuse a compiled model that would not train exactly here.
+
+        Raises:
+            ConfigError: what is in the way, and what to do.
+        """
+
+    def sum_over_replicas(self, value: Any) -> Any:
+        """A scalar tensor's sum over this process's replicas. Called inside a step, on every replica."""
+
+    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
+        """Gradients averaged over the world. Called inside a step, on every rank.
+
+        Args:
+            gradients: dense tensors, `tf.IndexedSlices` or None, of the mean loss over this process's real samples.
+            share: scalar float32 tensor, this process's real samples / its batch, which is the weight of its
+                gradients in the average; None when every sample is real on every rank.
+        """
+
+    def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
+        """Arrays summed over the world, element by element, in their own types. Called outside of steps."""
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """Give Keras variables rank 0's values. Called outside of steps."""
+
+
+def as_float64(arrays: Sequence[Array]) -> Array:
+    """Arrays end to end in one, so that they travel in one message."""
+    return np.concatenate([np.ravel(array).astype(np.float64) for array in arrays] or [np.empty(0)])
+
+
+def like(flat: Array, arrays: Sequence[Array]) -> list[Array]:
+    """The inverse of `as_float64`: parts of `flat` with the shapes and types of `arrays`."""
+    parts = np.split(flat, np.cumsum([array.size for array in arrays])[:-1]) if arrays else []
+    return [part.reshape(array.shape).astype(array.dtype) for part, array in zip(parts, arrays, strict=True)]

@@ -1,0 +1,74 @@
+"""One process, every device of this machine: `tf.distribute.MirroredStrategy`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from dist_loader.errors import ConfigError
+from dist_loader.devices import Array
+from dist_loader.world import World
+
+_CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
+
+
+@dataclass(frozen=True)
+class MirroredDevices:
+    """Variables mirrored on all local devices, gradients summed among them, all in one process."""
+
+    world: World
+    mirrors: tf.distribute.MirroredStrategy
+    name: str = "mirrored"
+
+    @classmethod
+    def on_local_devices(cls, world: World) -> MirroredDevices:
+        """A mirror on each GPU; where there is none, on each logical CPU device.
+
+        Raises:
+            ConfigError: this is one of several processes.
+        """
+        if world.size > 1:
+            raise ConfigError(
+                f"the mirrored strategy drives the devices of one process, and {world.launcher} started {world.size}; "
+                'use strategy "horovod" (or "auto")'
+            )
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return cls(world, tf.distribute.MirroredStrategy([device.name for device in devices]))
+
+    @property
+    def replicas(self) -> int:
+        return int(self.mirrors.num_replicas_in_sync)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        scope: AbstractContextManager[Any] = self.mirrors.scope()
+        return scope
+
+    def check(self, model: Any) -> None:
+        if model.distribute_strategy is not self.mirrors:
+            raise ConfigError("the model was built outside of strategy.scope(); build and compile it inside")
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        clipping = [name for name in _CLIPPING if getattr(optimizer, name, None) is not None]
+        if clipping and self.replicas > 1:
+            raise ConfigError(
+                f"{clipping[0]} under MirroredStrategy clips each replica's part of the gradient before the sum, which "
+                "is not what one device computes; leave it out or start one process per GPU with horovodrun"
+            )
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise ConfigError("Keras's gradient_accumulation_steps does not work under MirroredStrategy; leave it out")
+
+    def sum_over_replicas(self, value: Any) -> Any:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
+        # One process is the world. Among its replicas Keras sums the gradients itself.
+        return list(gradients)
+
+    def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
+        return list(arrays)
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        pass

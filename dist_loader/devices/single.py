@@ -1,0 +1,46 @@
+"""One process, one device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from dist_loader.errors import ConfigError
+from dist_loader.devices import Array
+from dist_loader.world import World
+
+
+@dataclass(frozen=True)
+class SingleDevice:
+    """Keras as it is, on the device that TensorFlow takes by itself."""
+
+    world: World
+    name: str = "single"
+    replicas: int = 1
+
+    def __post_init__(self) -> None:
+        if self.world.size > 1:
+            raise ConfigError(
+                f"{self.world.launcher} started {self.world.size} processes, which the single strategy would let "
+                'train apart from each other; use strategy "horovod" (or "auto")'
+            )
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def check(self, model: Any) -> None:
+        pass
+
+    def sum_over_replicas(self, value: Any) -> Any:
+        return value
+
+    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
+        return list(gradients)
+
+    def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
+        return list(arrays)
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        pass

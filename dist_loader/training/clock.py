@@ -1,0 +1,65 @@
+"""Where the time of a training goes: how many images a second, and how long the training waited for input."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+
+from dist_loader.sequence import ImageSequence
+
+
+class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells the sequences which epoch it is, and measures the steps.
+
+    The first step of a training is left out of the measurement, for in it TensorFlow compiles.
+
+    A step waited for input from when Keras asked for its batch until the sequence handed it over, if it was not
+    handed over before.
+    """
+
+    def __init__(self, train: ImageSequence, valid: ImageSequence | None) -> None:
+        super().__init__()
+        self._sequences = [train] if valid is None else [train, valid]
+        self._train = train
+        self.seconds = 0.0
+        self.waited = 0.0
+        self.samples = 0
+        self.trained_samples = 0
+        self._warm = False
+        self._step_ended = 0.0
+        self._asked = 0.0
+        self._steps_done = 0
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Samples that all ranks together trained on in a second; None before the second step."""
+        return self.samples / self.seconds if self.seconds > 0 else None
+
+    @property
+    def input_wait_fraction(self) -> float | None:
+        """Share of the training's time in which this rank waited for input; None before the second step."""
+        return min(1.0, self.waited / self.seconds) if self.seconds > 0 else None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for sequence in self._sequences:
+            sequence.epoch = epoch
+        self._steps_done = 0
+        self._step_ended = time.monotonic()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._asked = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        done = min(batch + 1, len(self._train))  # `batch` is the last of several under steps_per_execution
+        samples = sum(self._train.plan.real_samples(step) for step in range(self._steps_done, done))
+        if self._warm:
+            self.seconds += now - self._step_ended
+            self.waited += max(0.0, min(now, self._train.delivered_at(done - 1)) - self._asked)
+            self.samples += samples
+        self.trained_samples += samples
+        self._warm = True
+        self._steps_done = done
+        self._step_ended = now

@@ -1,0 +1,77 @@
+"""What a training did, for people and for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one call of `Strategy.fit`.
+
+    Attributes:
+        strategy: "single", "mirrored" or "horovod".
+        launcher: "horovodrun", "mpirun", "mpiexec", "srun" or "none".
+        world_size: processes.
+        replicas: devices of each process.
+        samples: samples in the training index.
+        val_samples: samples in the validation index, if there is one.
+        epochs: epochs trained, those before a resume included.
+        steps_per_epoch: optimizer updates in an epoch.
+        device_batch: samples that one device computes at once.
+        global_batch: samples behind one update.
+        host_batch: decoded samples held in memory by each process, as it was asked for.
+        images_per_second: samples trained on by all ranks together in a second, without validation and without the
+            first step, in which TensorFlow compiles.
+        input_wait_fraction: share of that time spent waiting for input, on the rank that waited most.
+        bad_samples: samples that could not be read.
+        seconds: from the start of `fit` to its end, all included.
+        metrics: the last epoch's loss and metrics over all ranks, those of the validation with "val_" before.
+    """
+
+    strategy: str
+    launcher: str
+    world_size: int
+    replicas: int
+    samples: int
+    val_samples: int | None
+    epochs: int
+    steps_per_epoch: int
+    device_batch: int
+    global_batch: int
+    host_batch: int | str
+    images_per_second: float | None
+    input_wait_fraction: float | None
+    bad_samples: int
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self, **more: Any) -> dict[str, Any]:
+        """All figures in one flat dictionary, metrics and `more` included."""
+        figures = dataclasses.asdict(self)
+        metrics = figures.pop("metrics")
+        return {**figures, **metrics, **more}
+
+    def write(self, path: str | Path, **more: Any) -> None:
+        """Write `as_dict(**more)` as a JSON file, which is there whole or not at all."""
+        target = Path(path)
+        part = target.with_name(f".{target.name}.part")
+        part.write_text(json.dumps(self.as_dict(**more), indent=2) + "\n", encoding="utf-8")
+        os.replace(part, target)
+
+    def __str__(self) -> str:
+        rows = [(name.replace("_", " "), _text(value)) for name, value in self.as_dict().items() if value is not None]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}" if isinstance(
+        value, float
+    ) else str(value)

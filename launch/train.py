@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""Train an image classifier on a folder of classes: FOLDER/<class>/<image>.
+
+The same file runs on one device or all local GPUs (python), and on many ranks (horovodrun -np N, mpirun -np N):
+
+    python launch/train.py --data photos/train --val-data photos/val --model MobileNetV2 --size 224
+    horovodrun -np 4 python launch/train.py --data photos/train --val-data photos/val --model MobileNetV2 --size 224
+
+It leaves model.keras (plain Keras), summary.json, checkpoints/ and logs/ in the run folder. The same command goes on
+where a training was broken off; after one that was finished, it starts anew. Copy it as the start of your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's errors, not its start-up notes
+
+import dist_loader as dl
+
+
+def main() -> int:
+    """Run the job; the exit code is 0, or 2 for what the user can mend."""
+    args = arguments()
+    try:
+        train(args)
+    except dl.DistLoaderError as error:
+        if args.debug:
+            raise
+        print(f"train.py: rank {rank()}: error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except Exception as error:
+        # When one rank ends, Horovod ends the others in the middle of a step. What matters is the first one's message.
+        if args.debug or "Horovod" not in f"{type(error).__name__} {error}":
+            raise
+        print(f"train.py: rank {rank()}: stopped, because another rank did", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """The job, from the folder of images to the saved model."""
+    strategy = dl.init(args.strategy)
+    chief = strategy.world.chief
+    run_dir = Path(args.run_dir)
+    start_logs(run_dir, strategy.world)
+
+    import keras
+
+    keras.utils.set_random_seed(args.seed)
+    keras.mixed_precision.set_global_policy(args.precision)
+
+    samples = dl.Index.from_directory(args.data)
+    if len(samples.classes) < 2:
+        raise dl.ConfigError(f"{args.data} holds one class, {samples.classes[0]!r}; a classifier needs at least two")
+    if args.val_data:
+        held_out = dl.Index.from_directory(args.val_data, classes=samples.classes)
+    else:
+        samples, held_out = samples.split(args.val_split, seed=args.seed)
+
+    how = {
+        "size": args.size,
+        "device_batch": args.device_batch,
+        "host_batch": args.host_batch,
+        "strategy": strategy,
+        "seed": args.seed,
+        "color": args.color,
+        "resize": args.resize,
+        "threads": args.threads,
+    }
+    train = dl.ImageSequence(samples, remainder=args.remainder, **how)
+    valid = dl.ImageSequence(held_out, shuffle=False, **how)
+
+    with strategy.scope():
+        model = build(args.model, (*args.size, 1 if args.color == "grayscale" else 3), len(samples.classes))
+        model.compile(
+            keras.optimizers.SGD(learning_rate(args, len(train)), momentum=0.9, nesterov=True),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+
+    if chief:
+        print(
+            f"{len(samples):,} training and {len(held_out):,} validation images, {len(samples.classes)} classes; "
+            f"{strategy.name}, {strategy.world.size} ranks x {strategy.replicas} devices x {args.device_batch} samples; "
+            f"{len(train)} steps an epoch",
+            flush=True,
+        )
+        if (run_dir / "summary.json").exists():  # the last training was finished, so this is a new one
+            (run_dir / "summary.json").unlink()
+            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+
+    history = strategy.fit(
+        model,
+        train,
+        validation_data=valid,
+        epochs=args.epochs,
+        checkpoint_dir=run_dir / "checkpoints",
+        verbose="auto" if args.verbose == "auto" else int(args.verbose),
+    )
+
+    if chief:
+        saved = run_dir / "model.keras"
+        model.save(run_dir / "part.keras")
+        os.replace(run_dir / "part.keras", saved)
+        history.summary.write(run_dir / "summary.json", model=args.model, model_file=str(saved), data=args.data)
+        print(f"\n{history.summary}\nmodel                {saved}\nsummary              {run_dir / 'summary.json'}")
+
+
+def build(name: str, shape: tuple[int, int, int], classes: int):
+    """A model from uint8 images to class probabilities: "small", or one of keras.applications, from scratch."""
+    import keras
+    from keras import layers
+
+    images = keras.Input(shape, dtype="uint8")
+    if name == "small":
+        x = layers.Rescaling(1 / 127.5, offset=-1)(images)
+        for filters in (16, 32, 64):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.BatchNormalization()(x)
+            x = layers.Activation("relu")(x)
+            x = layers.MaxPooling2D(padding="same")(x)
+        x = layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
+        return keras.Model(images, layers.Activation("softmax", dtype="float32")(x), name=name)
+    known = {known.lower(): known for known in dir(keras.applications) if known[0].isupper()}
+    if name.lower() not in known:
+        raise dl.ConfigError(f"no model {name!r}; there are: small, {', '.join(sorted(known.values()))}")
+    try:
+        network = getattr(keras.applications, known[name.lower()])(weights=None, classes=classes, input_shape=shape)
+    except ValueError as error:  # an image size or channels that this network does not take
+        raise dl.ConfigError(f"{known[name.lower()]} does not take images of {shape}: {error}") from error
+    scales_itself = name.lower().startswith(("efficientnet", "convnext", "mobilenetv3"))
+    x = images if scales_itself else layers.Rescaling(1 / 127.5, offset=-1)(images)
+    return keras.Model(images, network(x), name=network.name)
+
+
+def learning_rate(args: argparse.Namespace, steps: int):
+    """A linear warm-up to --lr, then a cosine down to zero at the end of the training."""
+    import keras
+
+    warmup = round(args.warmup_epochs * steps)
+    total = args.epochs * steps
+    return keras.optimizers.schedules.CosineDecay(
+        args.lr / max(1, warmup) if warmup else args.lr,
+        decay_steps=max(1, total - warmup),
+        warmup_target=args.lr if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def start_logs(run_dir: Path, world: dl.World) -> None:
+    """Rank 0 speaks on the terminal; the others write to logs/rank-N.log in the run folder."""
+    try:
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise dl.ConfigError(f"cannot write to --run-dir {run_dir}: {error.strerror}") from error
+    if not world.chief:
+        logging.basicConfig(
+            filename=run_dir / "logs" / f"rank-{world.rank}.log",
+            filemode="w",
+            level=logging.INFO,
+            format="%(asctime)s %(levelname)s %(message)s",
+        )
+
+
+def rank() -> int | str:
+    """This process's rank, for messages."""
+    try:
+        return dl.World.detect().rank
+    except dl.ConfigError:
+        return "?"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; a mistake in it ends the program with exit code 2."""
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", required=True, help="folder of the training images: one folder per class")
+    add("--val-data", help="folder of the validation images, with the same class folders")
+    add("--val-split", type=float, default=0.1, help="without --val-data: share of --data held out (default 0.1)")
+    add("--run-dir", default="runs/train", help="where model, summary, checkpoints and logs go (default runs/train)")
+    add("--model", default="small", help='"small" or a name of keras.applications, trained from scratch')
+    add("--size", type=size, default=(32, 32), help="HEIGHTxWIDTH, or one number for both (default 32)")
+    add("--color", choices=("rgb", "grayscale"), default="rgb")
+    add("--resize", choices=("nearest", "bilinear", "area"), default="bilinear")
+    add("--epochs", type=positive, default=12)
+    add("--device-batch", type=positive, default=32, help="images that one device computes at once (default 32)")
+    add("--host-batch", default="1GiB", help='decoded images held in memory by a rank: "4GiB", or a number of images')
+    add("--remainder", choices=("weight", "drop", "wrap"), default="weight", help="what becomes of a last part batch")
+    add("--lr", type=float, default=0.1, help="highest learning rate (default 0.1)")
+    add("--warmup-epochs", type=float, default=1.0, help="epochs of linear warm-up (default 1)")
+    add("--precision", choices=("float32", "mixed_float16", "mixed_bfloat16"), default="float32")
+    add("--strategy", choices=("auto", "single", "mirrored", "horovod"), default="auto")
+    add("--seed", type=int, default=0)
+    add("--threads", type=positive, help="threads that decode (default: this rank's share of the cores)")
+    add("--verbose", choices=("auto", "0", "1", "2"), default="auto", help="0: silent, 1: progress bar, 2: lines")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and not once for every rank."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2."""
+        self.exit(2, f"train.py: error: {message}; see --help\n" if rank() in (0, "?") else "")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """ "224" or "224x160", height before width."""
+    sides = [positive(side) for side in text.lower().split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, not {text!r}")
+    return sides[0], sides[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,7 +29,7 @@ class SampleError(DistLoaderError):
         self.reason = reason
         self.rank = rank
         who = "" if rank is None else f"rank {rank}: "
-        super().__init__(f"{who}cannot read sample {sample}, {path}: {reason}")
+        super().__init__(f"{who}cannot read sample {sample}, {path!r}: {reason}")
 
 
 class ReadTimeout(DistLoaderError, TimeoutError):

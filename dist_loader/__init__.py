@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dist_loader.permutation import Permutation
     from dist_loader.plan import Plan
     from dist_loader.sequence import ImageSequence
+    from dist_loader.training.callbacks import on_rank_zero
+    from dist_loader.training.learning_rate import scaled_learning_rate
     from dist_loader.training.strategy import Strategy, init
     from dist_loader.training.summary import Summary
     from dist_loader.world import World
@@ -33,6 +35,8 @@ _HOMES = {
     "Summary": "dist_loader.training.summary",
     "World": "dist_loader.world",
     "init": "dist_loader.training.strategy",
+    "on_rank_zero": "dist_loader.training.callbacks",
+    "scaled_learning_rate": "dist_loader.training.learning_rate",
 }
 
 __all__ = [
@@ -48,6 +52,8 @@ __all__ = [
     "Summary",
     "World",
     "init",
+    "on_rank_zero",
+    "scaled_learning_rate",
 ]
 
 

@@ -31,8 +31,11 @@ class FrameRing:
     A lent frame is free again when the last reference to the view that was lent is gone; TensorFlow holds such a
     reference for as long as it works on the memory. Refilling a frame earlier would change batches already handed out.
 
-    A borrower may hold more frames than the ring has (Keras looks at two batches before it trains). Then `grow` adds
-    one, so that the borrower is served, and the ring shrinks back as frames return: what is read ahead stays bounded.
+    A borrower may hold more frames than the ring has (TensorFlow holds the batches that it prefetched). Then `grow`
+    adds one, so that the borrower is served. Once there are frames to spare, one is not taken back after it was lent,
+    until the ring is as it was: what is read ahead stays bounded.
+
+    Any thread may call `take`, `give_back` and `close`; the others are for the one thread that lends.
 
     Args:
         frames: how many frames the ring has at rest.
@@ -62,22 +65,20 @@ class FrameRing:
 
     def take(self) -> Frame | None:
         """A free frame to fill; waits for one. None once the ring is closed."""
-        while True:
-            frame = self._free.get()
-            spare = self._total > self._frames and self._total - len(self._lent) > 1
-            if frame is None or not spare:
-                return frame
-            self._total -= 1
+        return self._free.get()
 
     def give_back(self, frame: Frame) -> None:
         """Return a frame that was taken and is not to be lent."""
         self._free.put(frame)
 
     def lend(self, frame: Frame) -> Frame:
-        """A view of a filled frame; the frame is free again when the view is gone."""
+        """A view of a filled frame; the frame is free again when the view and everything made of it are gone."""
         # Through a memoryview, so that a slice of the view keeps the view alive: NumPy would make it refer past a
         # plain view to the frame itself, and the finalizer would come too early.
-        view: Frame = np.asarray(memoryview(frame))
+        view: Frame = np.asarray(memoryview(frame))  # type: ignore[arg-type]  # an array has a buffer
+        if self._total > self._frames and self._total - len(self._lent) > 1:
+            self._total -= 1
+            return view
         self._lent.add(id(frame))
         weakref.finalize(view, self._take_home, self._lent, self._free, frame).atexit = False
         return view

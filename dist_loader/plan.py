@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import operator
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -64,6 +65,21 @@ class Plan:
                 f'{self.global_batch}; lower device_batch or use remainder="weight"'
             )
 
+    def with_global_batch(self, global_batch: int) -> Plan:
+        """This plan with as many device batches to an update as make up a global batch.
+
+        Raises:
+            ConfigError: the global batch is no multiple of device_batch x replicas x world_size.
+        """
+        at_once = self.device_batch * self.replicas * self.world_size
+        accumulate, rest = divmod(_whole_number("global_batch", global_batch, at_least=1), at_once)
+        if rest or not accumulate:
+            raise ConfigError(
+                f"global_batch {global_batch} must be a multiple of {at_once}, which is device_batch "
+                f"{self.device_batch} x {self.replicas} replicas x {self.world_size} ranks"
+            )
+        return replace(self, accumulate=accumulate)
+
     @property
     def local_batch(self) -> int:
         """Samples that one process handles for one update, on all its devices together."""
@@ -87,7 +103,7 @@ class Plan:
 
     def real_samples(self, step: int) -> int:
         """How many of a step's global batch count, that is, have weight 1."""
-        self._check("step", step, self.steps)
+        step = _checked("step", step, self.steps)
         if self.remainder == "wrap":
             return self.global_batch
         return min(self.global_batch, self.samples - step * self.global_batch)
@@ -107,9 +123,9 @@ class Plan:
         Raises:
             IndexError: an epoch, step or rank out of its range.
         """
-        self._check("epoch", epoch, None)
-        self._check("step", step, self.steps)
-        self._check("rank", rank, self.world_size)
+        epoch = _checked("epoch", epoch, None)
+        step = _checked("step", step, self.steps)
+        rank = _checked("rank", rank, self.world_size)
         first = step * self.global_batch + rank * self.local_batch
         positions = np.arange(first, first + self.local_batch, dtype=np.int64)
         weights = np.ones(self.local_batch, np.float32)
@@ -124,10 +140,13 @@ class Plan:
         numbers: npt.NDArray[np.int64] = Permutation(self.samples, self.seed, epoch)[positions]
         return numbers
 
-    @staticmethod
-    def _check(name: str, value: int, below: int | None) -> None:
-        if value < 0 or (below is not None and value >= below):
-            raise IndexError(f"{name} {value} is not in [0, {'...' if below is None else below})")
+
+def _checked(name: str, value: int, below: int | None) -> int:
+    """`value` as a Python int, whose products with other sizes do not overflow as NumPy's do."""
+    value = operator.index(value)
+    if value < 0 or (below is not None and value >= below):
+        raise IndexError(f"{name} {value} is not in [0, {'...' if below is None else below})")
+    return value
 
 
 def _whole_number(name: str, value: object, at_least: int | None = None) -> int:

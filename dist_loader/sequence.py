@@ -6,22 +6,26 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import numpy as np
 import numpy.typing as npt
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from dist_loader.errors import ConfigError, SampleError
-from dist_loader.index import Index
+from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.plan import Plan, Remainder
-from dist_loader.readers import Reader
 from dist_loader.readers.image import Color, ImageReader, Resize
 from dist_loader.sizes import batches_in_host_batch
 from dist_loader.window import HostWindow
 from dist_loader.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
+
+    from dist_loader.index import Index
+    from dist_loader.readers import Reader
 
 _HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
 
@@ -42,16 +46,18 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
     """The images of an index, batch by batch, in plan order, for one rank.
 
     `sequence[step]` is the batch of a step of the current `epoch`: `(images, labels)`, or `(images, labels, weights)`
-    when some step of the epoch is filled up (see `Plan`):
+    when some step of the epoch is filled up (see `Plan`), or samples have weights:
 
-    * images: uint8, shape (batch, height, width, channels), with batch = device_batch x replicas;
-    * labels: int64, shape (batch,), numbers of `index.classes`;
-    * weights: float32, shape (batch,). The fill has weight 0 (as -0.0). The real samples of a filled batch have the
-      weight batch / real samples: Keras divides a weighted loss by the length of the batch, so their mean is exact.
+    * images: uint8, shape (batch, height, width, channels), with batch = device_batch x replicas x slices, and slices
+      = global_batch / (device_batch x replicas x world size), which is 1 unless a larger global batch is asked for;
+    * labels: int32, shape (batch,), numbers of `index.classes`;
+    * weights: float32, shape (batch,). The fill has weight 0 (as -0.0). The real samples of a filled batch have their
+      own weight, usually 1, times batch / real samples: Keras divides a weighted loss by the length of the batch, so
+      their mean is exact.
 
     Keras's `fit`, `evaluate` and `predict` take it as it is. They get every step of an epoch once and in plan order:
-    the sequence is its own data adapter, so `fit(shuffle=True)`, Keras's default, does not reorder its batches. After
-    an epoch that was drawn to its end, `epoch` moves on by one; it can also be set.
+    the sequence is its own data adapter, so `fit(shuffle=True)`, Keras's default, does not reorder its batches. When
+    the last batch of an epoch is drawn, `epoch` moves on by one; it can also be set.
 
     Args:
         index: the samples.
@@ -65,6 +71,10 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         remainder: what becomes of a last step that is not full: "weight", "drop" or "wrap" (see `Plan`).
         color: "rgb" or "grayscale".
         resize: "nearest", "bilinear" or "area".
+        global_batch: samples behind one update, a multiple of device_batch x replicas x world size; by default just
+            that. A device computes its part of a larger one in slices of device_batch, one after the other.
+        sample_weight: a weight of 0 or more for every sample of the index, shape (samples,).
+        class_weight: a weight of 0 or more by label; 1 for a label that is not there.
         threads: threads that read; by default, this rank's share of the processor cores it may run on.
         timeout: seconds after which a batch that is not ready is an error.
 
@@ -85,13 +95,16 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         remainder: Remainder = "weight",
         color: Color = "rgb",
         resize: Resize = "bilinear",
+        global_batch: int | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: Mapping[int, float] | None = None,
         threads: int | None = None,
         timeout: float = 300.0,
     ) -> None:
         super().__init__(workers=1)
         self.index = index
         self.world = _agreed_world(strategy, world)
-        self.plan = Plan(
+        plan = Plan(
             samples=len(index),
             world_size=self.world.size,
             device_batch=device_batch,
@@ -100,6 +113,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             shuffle=shuffle,
             remainder=remainder,
         )
+        self.plan = plan if global_batch is None else plan.with_global_batch(global_batch)
+        self._weights = _weights(index, sample_weight, class_weight)
         self.host_batch = host_batch
         self.threads = _threads(self.world) if threads is None else _at_least_one("threads", threads)
         self.timeout = timeout
@@ -110,6 +125,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._window: HostWindow | None = None
         self._epoch = 0
         self._pass: object = None
+        self._trial = False
         self._delivered = array("d")
 
     @property
@@ -161,8 +177,13 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             images = self._open_window().get(self._epoch * len(self) + step)
         except SampleError as error:
             raise SampleError(error.sample, error.path, error.reason, rank=self.world.rank) from error
+        except ReadTimeout as error:
+            raise ReadTimeout(f"rank {self.world.rank}: {error}") from error
         labels = self.index.labels[numbers]
-        return (images, labels, _mean_weights(weights)) if self.plan.weighted else (images, labels)
+        if self._weights is None and not self.plan.weighted:
+            return images, labels
+        own = None if self._weights is None else self._weights[numbers]
+        return images, labels, _mean_weights(weights, own)
 
     def _open_window(self) -> HostWindow:
         if self._window is None:
@@ -183,11 +204,17 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         if window is not None:
             window.close()
 
+    def on_epoch_begin(self) -> None:
+        """Called by Keras before every pass. A subclass with an `on_epoch_begin` of its own calls this one, too."""
+        super().on_epoch_begin()
+        # Under tf.distribute, Keras draws a batch to build the model and drops the pass that it is from.
+        self._trial = _keras_frame("_maybe_symbolic_build") is not None
+
     def get_tf_dataset(self) -> Any:
         """One epoch as a `tf.data.Dataset`; called by Keras."""
         import tensorflow as tf
 
-        _refuse_class_weight()
+        _refuse_what_keras_would_ignore(self)
         looked_at = self._epoch, self[0]
         spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), looked_at[1])
         first: list[tuple[int, Any]] = [looked_at]
@@ -208,34 +235,65 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
         Keras starts passes that it does not finish, and looks at a batch before the first. Only the pass that was
         started last goes on, and the batch that was looked at is not read twice.
+
+        Args:
+            looked_at: the first batch, with its epoch, if it has been read already.
         """
         epoch, this_pass = self._epoch, object()
         delivered = array("d")
         self._pass, self._delivered = this_pass, delivered
         try:
+            if self._trial:
+                if not looked_at:
+                    looked_at.append((epoch, self[0]))
+                yield looked_at[0][1]
+                return
             for step in range(len(self)):
                 if self._pass is not this_pass:
                     return
                 seen = looked_at.pop() if looked_at else None
                 batch = seen[1] if step == 0 and seen is not None and seen[0] == epoch else self[step]
                 delivered.append(time.monotonic())
+                if step + 1 == len(self) and self._epoch == epoch:
+                    # Not after the yield: Keras may start the next pass before this one is asked for more.
+                    self._epoch = epoch + 1
                 yield batch
                 del seen, batch  # or their frame would be held while the next batch is waited for
         except Exception as error:
             self.failure = error
             raise
-        if self._pass is this_pass and self._epoch == epoch:
-            self._epoch = epoch + 1
 
 
-def _mean_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _weights(
+    index: Index, sample_weight: npt.ArrayLike | None, class_weight: Mapping[int, float] | None
+) -> npt.NDArray[np.float32] | None:
+    """Every sample's own weight, float32 of shape (samples,); None if all are 1."""
+    if sample_weight is None and class_weight is None:
+        return None
+    weights = np.ones(len(index), np.float32) if sample_weight is None else np.array(sample_weight, np.float32)
+    if weights.shape != (len(index),):
+        raise ConfigError(
+            f"sample_weight must have the shape ({len(index)},), one for each sample, not {weights.shape}"
+        )
+    if class_weight is not None:
+        unknown = sorted(set(class_weight) - set(range(len(index.classes))))
+        if unknown:
+            raise ConfigError(f"class_weight names the label {unknown[0]}, of {len(index.classes)} classes from 0")
+        by_label = [class_weight.get(label, 1.0) for label in range(len(index.classes))]
+        weights *= np.array(by_label, np.float32)[index.labels]
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ConfigError("weights of samples and classes must be 0 or more, and finite")
+    return np.abs(weights)  # no negative zeros: those mark the fill
+
+
+def _mean_weights(weights: npt.NDArray[np.float32], own: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
     """Weights such that Keras's mean over the batch is the mean over its real samples.
 
     The fill's zeros are negative, so that they can be told from a real sample of weight 0.
     """
     real = np.count_nonzero(weights)
     scale = len(weights) / real if real else 0.0
-    return np.where(weights > 0, np.float32(scale), np.float32(-0.0))
+    return np.where(weights > 0, np.float32(scale) if own is None else own * np.float32(scale), np.float32(-0.0))
 
 
 def _agreed_world(strategy: Topology | None, world: World | None) -> World:
@@ -257,14 +315,25 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-def _refuse_class_weight() -> None:
-    """Raise if Keras's `fit` was called with class weights.
+def _refuse_what_keras_would_ignore(sequence: ImageSequence) -> None:
+    """Raise if Keras's `fit` or `evaluate` was called with targets or weights beside the sequence.
 
     Keras does not hand them to a custom data adapter, so it would leave them out without a word. Nothing but its
     own frame on the call stack knows of them.
     """
-    frame = sys._getframe(1)
+    for method in ("fit", "evaluate"):
+        frame = _keras_frame(method)
+        given = {} if frame is None or frame.f_locals.get("x") is not sequence else frame.f_locals
+        for name in ("y", "sample_weight", "class_weight"):
+            if given.get(name) is not None:
+                raise ConfigError(f"{method}({name}=...) would be ignored with this sequence; leave it out")
+
+
+def _keras_frame(function: str) -> FrameType | None:
+    """The innermost call of a function of Keras on this thread's stack."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 (the only way to it)
     while frame is not None:
-        if frame.f_code.co_name == "fit" and frame.f_locals.get("class_weight") is not None:
-            raise ConfigError("fit(class_weight=...) would be ignored with this sequence; leave it out")
-        frame = frame.f_back  # type: ignore[assignment]
+        if frame.f_code.co_name == function and frame.f_globals.get("__name__", "").startswith("keras."):
+            return frame
+        frame = frame.f_back
+    return None

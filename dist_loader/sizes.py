@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from dist_loader.errors import ConfigError
 
 _UNITS = {"b": 1} | {
@@ -11,7 +13,8 @@ _UNITS = {"b": 1} | {
     for power, prefix in enumerate("kmgt", start=1)
     for suffix, base in (("b", 1000), ("ib", 1024))
 }
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]+)\s*", re.IGNORECASE)
+_SAMPLES = re.compile(r"\s*[0-9]{1,15}\s*")
 
 
 def parse_bytes(text: str) -> int:
@@ -38,10 +41,10 @@ def batches_in_host_batch(host_batch: int | str, batch: int, sample_bytes: int) 
     Raises:
         ConfigError: not even one batch fits, or `host_batch` is neither a whole number nor a size.
     """
-    if isinstance(host_batch, str) and not host_batch.strip().isdigit():
+    if isinstance(host_batch, str) and not _SAMPLES.fullmatch(host_batch):
         held = parse_bytes(host_batch) // (batch * sample_bytes)
         needed = f"{batch * sample_bytes} bytes for its {batch} samples of {sample_bytes} bytes"
-    elif isinstance(host_batch, bool) or not isinstance(host_batch, int | str):
+    elif isinstance(host_batch, bool) or not isinstance(host_batch, int | np.integer | str):
         raise ConfigError(f'host_batch must be a number of samples or a size such as "4GiB", not {host_batch!r}')
     else:
         held = int(host_batch) // batch

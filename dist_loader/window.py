@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_loader.errors import ReadTimeout
 from dist_loader.frames import Frame, FrameRing
-from dist_loader.readers import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dist_loader.readers import Reader
 
 Numbers = npt.NDArray[np.int64]
 
@@ -39,7 +43,6 @@ class HostWindow:
     def __init__(
         self, reader: Reader, numbers: Callable[[int], Numbers], batch: int, frames: int, threads: int, timeout: float
     ) -> None:
-        self._reader = reader
         self._timeout = timeout
         self._pipeline = _Pipeline(reader, numbers, FrameRing(frames, (batch, *reader.shape), reader.dtype), threads)
         self._one_consumer = threading.Lock()
@@ -57,13 +60,15 @@ class HostWindow:
         """
         with self._one_consumer:
             batch = self._pipeline.next_batch(key, self._timeout)
-            if not batch.ready.wait(self._timeout) and self._pipeline.abandon(batch):
-                raise ReadTimeout(f"no batch within {self._timeout:g} s: {self._still_reading(batch)}")
+            ready = False
+            try:
+                ready = batch.ready.wait(self._timeout)
+            finally:  # also after an interrupt from the keyboard: the frame must come back
+                if not ready:
+                    self._pipeline.abandon(batch)
+            if not ready:
+                raise self._pipeline.timed_out(batch, self._timeout)
             return self._pipeline.hand_over(batch)
-
-    def _still_reading(self, batch: _Batch) -> str:
-        names = [self._reader.name(int(number)) for part in batch.unread for number in batch.numbers[part]]
-        return f"still reading {names[0]} (and {len(names) - 1} more)" if names else "the plan gave no sample numbers"
 
 
 class _Batch:
@@ -76,6 +81,8 @@ class _Batch:
         self.errors: dict[int, Exception] = {}  # by the first position of the part that failed
         self.abandoned = False
         self.ready = threading.Event()
+        if not parts:
+            self.ready.set()
 
 
 class _Pipeline:
@@ -86,6 +93,7 @@ class _Pipeline:
         self._numbers = numbers
         self._ring = ring
         self._coming: deque[_Batch] = deque()  # scheduled and not yet asked for, in the order of keys
+        self._unfinished: list[_Batch] = []  # scheduled and not yet read to the end, given up or not, oldest first
         self._next_scheduled = 0
         self._next_asked = 0
         self._closed = False
@@ -109,7 +117,7 @@ class _Pipeline:
                 if self._ring.exhausted():
                     self._ring.grow()
                 if not self._changed.wait(timeout):
-                    raise ReadTimeout(f"no frame became free within {timeout:g} s: all threads are stuck in a read")
+                    raise self.timed_out(self._unfinished[0] if self._unfinished else None, timeout)
             self._next_asked += 1
             return self._coming.popleft()
 
@@ -119,13 +127,17 @@ class _Pipeline:
         self._coming.clear()
         self._next_scheduled = self._next_asked = key
 
-    def abandon(self, batch: _Batch) -> bool:
-        """Give up a batch that is late. False if it became ready after all."""
+    def timed_out(self, batch: _Batch | None, seconds: float) -> ReadTimeout:
+        """The error that says what a batch still waits for, or if it has not come that far, what is in its way."""
         with self._changed:
-            if batch.ready.is_set():
-                return False
+            unread = [] if batch is None else [int(n) for part in batch.unread for n in batch.numbers[part]]
+        missing = f"{self._reader.name(unread[0])} (and {len(unread) - 1} more)" if unread else "a frame to fill"
+        return ReadTimeout(f"no batch within {seconds:g} s: still waiting for {missing}")
+
+    def abandon(self, batch: _Batch) -> None:
+        """Give up a batch that was asked for."""
+        with self._changed:
             self._abandon(batch)
-            return True
 
     def _abandon(self, batch: _Batch) -> None:
         batch.abandoned = True
@@ -142,20 +154,23 @@ class _Pipeline:
     def _schedule(self) -> None:
         while (frame := self._ring.take()) is not None:
             with self._changed:
+                if self._closed:
+                    return
                 batch = self._batch(self._next_scheduled, frame)
                 self._next_scheduled += 1
                 self._coming.append(batch)
                 self._changed.notify_all()
+                if batch.unread:
+                    self._unfinished.append(batch)
                 for part in list(batch.unread):
                     self._parts.put((batch, part))
 
     def _batch(self, key: int, frame: Frame) -> _Batch:
         try:
             numbers = self._numbers(key)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
             batch = _Batch(np.empty(0, np.int64), frame, [])
             batch.errors[0] = error
-            batch.ready.set()
             return batch
         # Parts are small enough that all threads share the reading of one batch.
         length = max(1, min(16, len(numbers) // (2 * len(self._threads))))
@@ -167,17 +182,18 @@ class _Pipeline:
             try:
                 if not batch.abandoned:
                     self._reader.read(batch.numbers[part], batch.frame[part])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
                 batch.errors[part.start] = error
             with self._changed:
                 batch.unread.remove(part)
                 if not batch.unread:
+                    self._unfinished.remove(batch)
                     batch.ready.set()
                     if batch.abandoned:
                         self._ring.give_back(batch.frame)
 
     def close(self) -> None:
-        """Stop all threads; the one that is in the middle of a sample finishes it first."""
+        """Stop all threads. One that is in the middle of a read is waited for, but not for ever."""
         with self._changed:
             self._closed = True
             for batch in self._coming:
@@ -186,6 +202,8 @@ class _Pipeline:
         self._ring.close()
         for _ in self._threads:
             self._parts.put(None)
+        if threading.current_thread() in self._threads:
+            return  # it collects a forgotten window, in the middle of something that the others may wait for
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(_JOIN_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -36,8 +36,8 @@ class Devices(Protocol):
     def scope(self) -> AbstractContextManager[Any]:
         """Models are built and compiled in here."""
 
-    def check(self, model: Any) -> None:
-        """Refuse a compiled model that would not train exactly here.
+    def adapt(self, model: Any) -> None:
+        """Set what a compiled model needs here, or refuse one that would not train exactly. Twice is as once.
 
         Raises:
             ConfigError: what is in the way, and what to do.
@@ -45,6 +45,9 @@ class Devices(Protocol):
 
     def sum_over_replicas(self, value: Any) -> Any:
         """A scalar tensor's sum over this process's replicas. Called inside a step, on every replica."""
+
+    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+        """Scalar tensors' sums over all replicas of the world. Called inside a step, on every replica."""
 
     def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
         """Gradients averaged over the world. Called inside a step, on every rank.
@@ -57,6 +60,9 @@ class Devices(Protocol):
 
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
         """Arrays summed over the world, element by element, in their own types. Called outside of steps."""
+
+    def gather_rows(self, array: Array) -> Array:
+        """The rows of all ranks' arrays, in the order of the ranks; they may have different numbers of rows."""
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Give Keras variables rank 0's values. Called outside of steps."""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dist_loader.errors import ConfigError
 from dist_loader.devices import Array, as_float64, like
+from dist_loader.errors import ConfigError
 from dist_loader.world import World
 
 _INSTALL = "install it with: python launch/install_horovod.py"
@@ -51,7 +51,7 @@ class HorovodDevices:
     def scope(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def check(self, model: Any) -> None:
+    def adapt(self, model: Any) -> None:
         if getattr(model.optimizer, "gradient_accumulation_steps", None):
             raise ConfigError(
                 "Keras's gradient_accumulation_steps advances learning-rate schedules once per micro-step; leave it out"
@@ -61,6 +61,10 @@ class HorovodDevices:
 
     def sum_over_replicas(self, value: Any) -> Any:
         return value
+
+    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+        hvd = _horovod()
+        return list(hvd.grouped_allreduce(list(values), op=hvd.Sum, name="HorovodAllreduce_counts"))
 
     def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
         present = [_dense(gradient) for gradient in gradients if gradient is not None]
@@ -96,6 +100,9 @@ class HorovodDevices:
         hvd = _horovod()
         total = hvd.allreduce(tf.constant(as_float64(arrays)), op=hvd.Sum, name="HorovodAllreduce_arrays")
         return like(np.asarray(total), arrays)
+
+    def gather_rows(self, array: Array) -> Array:
+        return np.asarray(_horovod().allgather(tf.constant(array), name="HorovodAllgather_rows"))
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         _horovod().broadcast_variables([variable.value for variable in variables], root_rank=0)

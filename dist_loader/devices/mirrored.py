@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from dist_loader.errors import ConfigError
 from dist_loader.devices import Array
+from dist_loader.errors import ConfigError
 from dist_loader.world import World
 
 _CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
@@ -47,21 +48,22 @@ class MirroredDevices:
         scope: AbstractContextManager[Any] = self.mirrors.scope()
         return scope
 
-    def check(self, model: Any) -> None:
+    def adapt(self, model: Any) -> None:
         if model.distribute_strategy is not self.mirrors:
             raise ConfigError("the model was built outside of strategy.scope(); build and compile it inside")
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        clipping = [name for name in _CLIPPING if getattr(optimizer, name, None) is not None]
-        if clipping and self.replicas > 1:
-            raise ConfigError(
-                f"{clipping[0]} under MirroredStrategy clips each replica's part of the gradient before the sum, which "
-                "is not what one device computes; leave it out or start one process per GPU with horovodrun"
-            )
         if getattr(optimizer, "gradient_accumulation_steps", None):
             raise ConfigError("Keras's gradient_accumulation_steps does not work under MirroredStrategy; leave it out")
+        # Keras 3.15 cannot run several steps in one call here: its loop over them fails. One by one they are the same.
+        model.steps_per_execution = 1
+        if self.replicas > 1 and any(getattr(optimizer, name, None) is not None for name in _CLIPPING):
+            optimizer._clip_gradients = functools.partial(_clip_sum, optimizer, self.replicas)
 
     def sum_over_replicas(self, value: Any) -> Any:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+        return [self.sum_over_replicas(value) for value in values]
 
     def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
         # One process is the world. Among its replicas Keras sums the gradients itself.
@@ -70,5 +72,19 @@ class MirroredDevices:
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
         return list(arrays)
 
+    def gather_rows(self, array: Array) -> Array:
+        return array
+
     def broadcast(self, variables: Sequence[Any]) -> None:
         pass
+
+
+def _clip_sum(optimizer: Any, replicas: int, gradients: Sequence[Any]) -> list[Any]:
+    """The optimizer's own clipping, on the sum of the replicas' gradients.
+
+    Keras clips each replica's part and then sums what is left, which is not what one device computes. Here the sum
+    comes first; each replica hands on an equal part of the clipped sum, for Keras to sum up again.
+    """
+    dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, dense)
+    return [gradient / replicas for gradient in type(optimizer)._clip_gradients(optimizer, total)]

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from dist_loader.errors import ConfigError
 from dist_loader.devices import Array
+from dist_loader.errors import ConfigError
 from dist_loader.world import World
 
 
@@ -30,17 +30,23 @@ class SingleDevice:
     def scope(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def check(self, model: Any) -> None:
+    def adapt(self, model: Any) -> None:
         pass
 
     def sum_over_replicas(self, value: Any) -> Any:
         return value
+
+    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+        return list(values)
 
     def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
         return list(gradients)
 
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
         return list(arrays)
+
+    def gather_rows(self, array: Array) -> Array:
+        return array
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         pass

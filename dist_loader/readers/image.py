@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dist_loader.errors import ConfigError, SampleError
-from dist_loader.index import Index
+
+if TYPE_CHECKING:
+    from dist_loader.index import Index
 
 Color = Literal["rgb", "grayscale"]
 Resize = Literal["nearest", "bilinear", "area"]
@@ -22,6 +24,7 @@ _FILTERS: dict[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "area": Image.Resampling.BOX,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations in which the stored width is the upright height
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class ImageReader:
         for name, value, known in (("color", self.color, Color), ("resize", self.resize, Resize)):
             if value not in get_args(known):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
+        # Both once and here, in one thread: Pillow looks for its plugins in a way that threads disturb (an image is
+        # then "unknown"), and to silence a warning around each image is not possible in threads.
+        Image.init()
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # a large image is not an error
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,8 +72,9 @@ class ImageReader:
         return np.dtype(np.uint8)
 
     def name(self, number: int) -> str:
-        """The path of an image."""
-        return self.index.path(number)
+        """The path of an image; if it is not printable (not UTF-8, say), quoted and escaped."""
+        path = self.index.path(number)
+        return path if path.isprintable() else repr(path)
 
     def read(self, numbers: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         """Decode images into `out`, uint8 of shape (n, height, width, channels).
@@ -84,12 +92,11 @@ class ImageReader:
     def _decode(self, path: str) -> npt.NDArray[np.uint8]:
         height, width = self.size
         mode = _MODES[self.color]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image is not an error
-            with Image.open(path) as image:
-                image.draft(mode, (2 * width, 2 * height))
-                upright = ImageOps.exif_transpose(image)
-                resized = _eight_bit(upright).convert(mode).resize((width, height), _FILTERS[self.resize])
+        with Image.open(path) as image:
+            lies = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+            image.draft(mode, (2 * height, 2 * width) if lies else (2 * width, 2 * height))
+            upright = ImageOps.exif_transpose(image)
+            resized = _eight_bit(upright).convert(mode).resize((width, height), _FILTERS[self.resize])
         return np.asarray(resized, np.uint8).reshape(self.shape)
 
 
@@ -119,6 +126,7 @@ def _reason(error: Exception) -> str:
     """One line that says what went wrong, without the path, which the message already has."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

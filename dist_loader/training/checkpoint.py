@@ -87,7 +87,9 @@ def restore(model: Any, directory: str | Path, train: ImageSequence) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"cannot read the checkpoint {directory / _STATE}: {error}; remove it to start over") from None
+        raise ConfigError(
+            f"cannot read the checkpoint {directory / _STATE}: {error}; remove it to start over"
+        ) from None
     now = asdict(LoaderState.of(train, saved.epoch))
     for name, value in asdict(saved).items():
         if value != now[name]:
@@ -107,4 +109,4 @@ def _replace(part: Path, target: Path) -> None:
     """Make `part` the file `target`, after its content has reached the disk."""
     with part.open("rb+") as file:
         os.fsync(file.fileno())
-    os.replace(part, target)
+    part.replace(target)

@@ -12,7 +12,7 @@ import keras
 
 from dist_loader.training.clock import InputClock
 
-Verbose = Literal["auto", 0, 1, 2]
+Verbose = Literal["auto"] | int
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -20,9 +20,11 @@ from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
 from dist_loader.sequence import ImageSequence
+from dist_loader.training.callbacks import StopTogether, for_this_rank
 from dist_loader.training.checkpoint import CheckpointWriter, restore
 from dist_loader.training.clock import InputClock
-from dist_loader.training.prepare import prepare
+from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
+from dist_loader.training.prepare import prepare, prepared
 from dist_loader.training.progress import ProgressLines, Verbose, progress_callback
 from dist_loader.training.statistics import StatisticsAverage
 from dist_loader.training.summary import Summary
@@ -30,7 +32,7 @@ from dist_loader.world import World
 
 _log = logging.getLogger("dist_loader")
 
-Name = Literal["auto", "single", "mirrored", "horovod"]
+Name = Literal["auto", "single", "mirrored", "horovod", "multiworker"]
 
 
 def init(name: Name = "auto") -> Strategy:
@@ -41,13 +43,18 @@ def init(name: Name = "auto") -> Strategy:
     Args:
         name: `"horovod"`: one process per device, started by horovodrun, mpirun or srun. `"mirrored"`: one process,
             every local GPU (or logical CPU device). `"single"`: one device. `"auto"`: Horovod under a launcher, else
-            mirrored if there are several GPUs, else single.
+            mirrored if there are several GPUs, else single. `"multiworker"` is refused, with the reason.
 
     Raises:
         ConfigError: an unknown name, a strategy that cannot work here, or one that is not installed.
     """
     if name not in get_args(Name):
         raise ConfigError(f"strategy must be one of {', '.join(get_args(Name))}, not {name!r}")
+    if name == "multiworker":
+        raise ConfigError(
+            "Keras 3 cannot train under tf.distribute.MultiWorkerMirroredStrategy: its trainer fails in two places "
+            '(keras#20585); start one process per GPU with horovodrun or mpirun and use strategy "horovod"'
+        )
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before importing it")
     world = World.detect()
@@ -128,18 +135,20 @@ class Strategy:
             self._check(sequence)
         chief = self.world.chief
         with _original_errors(train, validation_data), self.scope():
-            prepare(model, self.devices, train)
+            stop = prepare(model, self.devices, train).stop
             done = restore(model, checkpoint_dir, train) if checkpoint_dir is not None and chief else 0
             done = int(self.devices.sum_arrays([np.array([done])])[0][0])
             self.devices.broadcast([*model.weights, *model.optimizer.variables])
             clock = InputClock(train, validation_data)
-            own: list[keras.callbacks.Callback | None] = [clock, StatisticsAverage(self.devices), *callbacks]
+            running = [clock, StatisticsAverage(self.devices), *for_this_rank(callbacks, self.world)]
             if chief and checkpoint_dir is not None:
-                own.append(CheckpointWriter(checkpoint_dir, train))
-            if chief:
-                own.append(progress_callback(clock, epochs, len(train), verbose, self.world.launcher))
-            else:
-                own.append(ProgressLines(clock, epochs, len(train), _log.info))
+                running.append(CheckpointWriter(checkpoint_dir, train))
+            if not chief:
+                running.append(ProgressLines(clock, epochs, len(train), _log.info))
+            elif (progress := progress_callback(clock, epochs, len(train), verbose, self.world.launcher)) is not None:
+                running.append(progress)
+            if self.world.size > 1:
+                running.append(StopTogether(self.devices, stop))
             train.epoch = done
             history = model.fit(
                 train,
@@ -147,7 +156,7 @@ class Strategy:
                 epochs=epochs,
                 initial_epoch=done,
                 steps_per_epoch=len(train),
-                callbacks=[callback for callback in own if callback is not None],
+                callbacks=running,
                 verbose=0,
             )
         history.summary = self._summary(train, validation_data, clock, history, done, time.monotonic() - started)
@@ -165,8 +174,35 @@ class Strategy:
         """
         self._check(sequence)
         with _original_errors(sequence), self.scope():
-            prepare(model, self.devices, sequence)
+            before = prepared(model)
+            if before is None or before.devices != self.devices:
+                prepare(model, self.devices, sequence)
             return model.evaluate(sequence, verbose=0, return_dict=return_dict)
+
+    def predict(self, model: keras.Model, sequence: ImageSequence, out_dir: str | Path | None = None) -> Any:
+        """A model's outputs for every sample, each computed once; every rank calls this alike.
+
+        Args:
+            model: a built Keras model.
+            sequence: this rank's part of the samples.
+            out_dir: for outputs too large for rank 0's memory: every rank writes its own to `outputs-rank-N.npy` there
+                (`outputs-M-rank-N.npy` for output M of several), and their sample numbers to `numbers-rank-N.npy`.
+
+        Returns:
+            On rank 0, without `out_dir`, the outputs in the order of the index: an array of shape (samples, ...), or a
+            structure of them. None elsewhere.
+
+        Raises:
+            ConfigError: something that cannot work, or a sequence whose last batch is dropped.
+            SampleError: an image could not be read.
+        """
+        self._check(sequence)
+        with _original_errors(sequence), self.scope():
+            numbers, outputs = local_outputs(model, sequence)
+        if out_dir is not None:
+            save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
+            return None
+        return in_index_order(self.devices, sequence, numbers, outputs)
 
     def _check(self, sequence: ImageSequence) -> None:
         if not isinstance(sequence, ImageSequence):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +62,7 @@ class Summary:
         target = Path(path)
         part = target.with_name(f".{target.name}.part")
         part.write_text(json.dumps(self.as_dict(**more), indent=2) + "\n", encoding="utf-8")
-        os.replace(part, target)
+        part.replace(target)
 
     def __str__(self) -> str:
         rows = [(name.replace("_", " "), _text(value)) for name, value in self.as_dict().items() if value is not None]
@@ -72,6 +71,10 @@ class Summary:
 
 
 def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}" if isinstance(
-        value, float
-    ) else str(value)
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )

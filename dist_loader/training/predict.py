@@ -1,0 +1,63 @@
+"""Outputs of a model for the samples of all ranks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dist_loader.devices import Array, Devices
+from dist_loader.errors import ConfigError
+from dist_loader.sequence import ImageSequence
+
+_BYTES_AT_ONCE = 64 << 20  # gathered from all ranks in one message
+
+
+def local_outputs(model: Any, sequence: ImageSequence) -> tuple[Array, Any]:
+    """This rank's sample numbers, int64, and the outputs for them, without those of fill and repeats.
+
+    Raises:
+        ConfigError: the sequence drops samples.
+    """
+    plan, rank, epoch = sequence.plan, sequence.world.rank, sequence.epoch
+    if plan.remainder == "drop" and plan.samples % plan.global_batch:
+        raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
+    outputs = model.predict(sequence, verbose=0)
+    steps = [plan.batch(epoch, step, rank)[0] for step in range(plan.steps)]
+    # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
+    first = [step * plan.global_batch + rank * plan.local_batch for step in range(plan.steps)]
+    real = np.concatenate([np.arange(at, at + plan.local_batch) < plan.samples for at in first])
+    return np.concatenate(steps)[real], keras.tree.map_structure(lambda output: output[real], outputs)
+
+
+def save_outputs(numbers: Array, outputs: Any, folder: Path, rank: int) -> None:
+    """Write one rank's sample numbers and outputs as .npy files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"numbers-rank-{rank}.npy", numbers)
+    flat = keras.tree.flatten(outputs)
+    for at, output in enumerate(flat):
+        name = f"outputs-rank-{rank}.npy" if len(flat) == 1 else f"outputs-{at}-rank-{rank}.npy"
+        np.save(folder / name, output)
+
+
+def in_index_order(devices: Devices, sequence: ImageSequence, numbers: Array, outputs: Any) -> Any:
+    """All ranks' outputs in the order of the index on rank 0, None elsewhere."""
+    samples, most_rows = sequence.plan.samples, sequence.plan.steps * sequence.plan.local_batch
+    chief = devices.world.chief
+
+    def gathered(output: Array) -> Array | None:
+        whole = np.empty((samples, *output.shape[1:]), output.dtype) if chief else None
+        row_bytes = max(1, output.itemsize * math.prod(output.shape[1:]))
+        piece = max(1, _BYTES_AT_ONCE // (row_bytes * devices.world.size))
+        for at in range(0, most_rows, piece):
+            where = devices.gather_rows(numbers[at : at + piece])
+            rows = devices.gather_rows(output[at : at + piece])
+            if whole is not None:
+                whole[where] = rows
+        return whole
+
+    found = keras.tree.map_structure(gathered, outputs)
+    return found if chief else None

@@ -18,11 +18,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's errors, not its start-up notes
 
 import dist_loader as dl
+
+if TYPE_CHECKING:
+    import keras
 
 
 def main() -> int:
@@ -46,15 +49,8 @@ def main() -> int:
 
 def train(args: argparse.Namespace) -> None:
     """The job, from the folder of images to the saved model."""
-    strategy = dl.init(args.strategy)
-    chief = strategy.world.chief
     run_dir = Path(args.run_dir)
-    start_logs(run_dir, strategy.world)
-
-    import keras
-
-    keras.utils.set_random_seed(args.seed)
-    keras.mixed_precision.set_global_policy(args.precision)
+    start_logs(run_dir, dl.World.detect())
 
     samples = dl.Index.from_directory(args.data)
     if len(samples.classes) < 2:
@@ -63,6 +59,14 @@ def train(args: argparse.Namespace) -> None:
         held_out = dl.Index.from_directory(args.val_data, classes=samples.classes)
     else:
         samples, held_out = samples.split(args.val_split, seed=args.seed)
+
+    strategy = dl.init(args.strategy)
+    chief = strategy.world.chief
+
+    import keras
+
+    keras.utils.set_random_seed(args.seed)
+    keras.mixed_precision.set_global_policy(args.precision)
 
     how = {
         "size": args.size,
@@ -74,13 +78,15 @@ def train(args: argparse.Namespace) -> None:
         "resize": args.resize,
         "threads": args.threads,
     }
-    train = dl.ImageSequence(samples, remainder=args.remainder, **how)
+    train = dl.ImageSequence(samples, remainder=args.remainder, global_batch=args.global_batch, **how)
     valid = dl.ImageSequence(held_out, shuffle=False, **how)
 
+    devices = strategy.world.size * strategy.replicas
+    rate = dl.scaled_learning_rate(args.lr, devices, args.lr_scaling)
     with strategy.scope():
         model = build(args.model, (*args.size, 1 if args.color == "grayscale" else 3), len(samples.classes))
         model.compile(
-            keras.optimizers.SGD(learning_rate(args, len(train)), momentum=0.9, nesterov=True),
+            keras.optimizers.SGD(learning_rate(args, rate, len(train)), momentum=0.9, nesterov=True),
             "sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
@@ -88,8 +94,9 @@ def train(args: argparse.Namespace) -> None:
     if chief:
         print(
             f"{len(samples):,} training and {len(held_out):,} validation images, {len(samples.classes)} classes; "
-            f"{strategy.name}, {strategy.world.size} ranks x {strategy.replicas} devices x {args.device_batch} samples; "
-            f"{len(train)} steps an epoch",
+            f"{strategy.name}: {strategy.world.size} ranks x {strategy.replicas} devices x {args.device_batch} samples "
+            f"x {train.plan.accumulate} slices = global batch {train.plan.global_batch}, {len(train)} steps an epoch; "
+            f"learning rate {rate:g}",
             flush=True,
         )
         if (run_dir / "summary.json").exists():  # the last training was finished, so this is a new one
@@ -108,12 +115,14 @@ def train(args: argparse.Namespace) -> None:
     if chief:
         saved = run_dir / "model.keras"
         model.save(run_dir / "part.keras")
-        os.replace(run_dir / "part.keras", saved)
-        history.summary.write(run_dir / "summary.json", model=args.model, model_file=str(saved), data=args.data)
+        (run_dir / "part.keras").replace(saved)
+        more = {"model": args.model, "model_file": str(saved), "data": args.data, "seed": args.seed}
+        rates = {"learning_rate": rate, "lr_scaling": args.lr_scaling, "warmup_epochs": args.warmup_epochs}
+        history.summary.write(run_dir / "summary.json", **more, **rates)
         print(f"\n{history.summary}\nmodel                {saved}\nsummary              {run_dir / 'summary.json'}")
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int):
+def build(name: str, shape: tuple[int, int, int], classes: int) -> keras.Model:
     """A model from uint8 images to class probabilities: "small", or one of keras.applications, from scratch."""
     import keras
     from keras import layers
@@ -123,7 +132,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int):
         x = layers.Rescaling(1 / 127.5, offset=-1)(images)
         for filters in (16, 32, 64):
             x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-            x = layers.BatchNormalization()(x)
+            x = layers.BatchNormalization(momentum=0.9)(x)
             x = layers.Activation("relu")(x)
             x = layers.MaxPooling2D(padding="same")(x)
         x = layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
@@ -140,16 +149,16 @@ def build(name: str, shape: tuple[int, int, int], classes: int):
     return keras.Model(images, network(x), name=network.name)
 
 
-def learning_rate(args: argparse.Namespace, steps: int):
-    """A linear warm-up to --lr, then a cosine down to zero at the end of the training."""
+def learning_rate(args: argparse.Namespace, highest: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
+    """A linear warm-up to the highest rate, then a cosine down to zero at the end of the training."""
     import keras
 
     warmup = round(args.warmup_epochs * steps)
     total = args.epochs * steps
     return keras.optimizers.schedules.CosineDecay(
-        args.lr / max(1, warmup) if warmup else args.lr,
+        args.lr / warmup if warmup else highest,
         decay_steps=max(1, total - warmup),
-        warmup_target=args.lr if warmup else None,
+        warmup_target=highest if warmup else None,
         warmup_steps=warmup,
     )
 
@@ -189,11 +198,13 @@ def arguments() -> argparse.Namespace:
     add("--size", type=size, default=(32, 32), help="HEIGHTxWIDTH, or one number for both (default 32)")
     add("--color", choices=("rgb", "grayscale"), default="rgb")
     add("--resize", choices=("nearest", "bilinear", "area"), default="bilinear")
-    add("--epochs", type=positive, default=12)
+    add("--epochs", type=positive, default=8, help="(default 8)")
     add("--device-batch", type=positive, default=32, help="images that one device computes at once (default 32)")
+    add("--global-batch", type=positive, help="images behind one update (default: those of all devices at once)")
     add("--host-batch", default="1GiB", help='decoded images held in memory by a rank: "4GiB", or a number of images')
     add("--remainder", choices=("weight", "drop", "wrap"), default="weight", help="what becomes of a last part batch")
     add("--lr", type=float, default=0.1, help="highest learning rate (default 0.1)")
+    add("--lr-scaling", choices=("none", "linear", "sqrt"), default="none", help="of --lr with the number of devices")
     add("--warmup-epochs", type=float, default=1.0, help="epochs of linear warm-up (default 1)")
     add("--precision", choices=("float32", "mixed_float16", "mixed_bfloat16"), default="float32")
     add("--strategy", choices=("auto", "single", "mirrored", "horovod"), default="auto")
@@ -221,7 +232,7 @@ def positive(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """ "224" or "224x160", height before width."""
+    """One number for both sides, or HEIGHTxWIDTH."""
     sides = [positive(side) for side in text.lower().split("x")]
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, not {text!r}")

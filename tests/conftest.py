@@ -1,0 +1,58 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+from dist_loader.index import Index
+
+settings.register_profile("dist_loader", deadline=None)  # a busy machine is not an error
+settings.load_profile("dist_loader")
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Index]:
+    """An index of some PNG images of 8 x 8 pixels in two classes, each showing its own sample number.
+
+    Red is the number modulo 256, green is the number divided by 256, blue is the label.
+    """
+
+    @cache
+    def index(samples: int) -> Index:
+        root = tmp_path_factory.mktemp(f"numbered-{samples}")
+        for number in range(samples):
+            label = 2 * number // samples
+            color = np.array([number % 256, number // 256, label], np.uint8)
+            save(root / "ab"[label] / f"{number:05}.png", np.broadcast_to(color, (8, 8, 3)))
+        made = Index.from_directory(root)
+        assert [made.path(number)[-9:] for number in range(samples)] == [f"{n:05}.png" for n in range(samples)]
+        return made
+
+    def save(path: Path, pixels: np.ndarray) -> None:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path, compress_level=1)
+
+    return index
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[], list[str]]]:
+    """Names of the threads that dist_loader runs now. None may be left at the end of the test."""
+
+    def running() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("dist_loader")]
+
+    yield running
+    deadline = time.monotonic() + 10
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running() == []

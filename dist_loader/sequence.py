@@ -104,6 +104,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         super().__init__(workers=1)
         self.index = index
         self.world = _agreed_world(strategy, world)
+        self._has_peers = self.world.size > 1 and (strategy is not None or world is None)
         plan = Plan(
             samples=len(index),
             world_size=self.world.size,
@@ -215,6 +216,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         import tensorflow as tf
 
         _refuse_what_keras_would_ignore(self)
+        if self._has_peers:
+            _refuse_unsynchronised_fit(self)
         looked_at = self._epoch, self[0]
         spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), looked_at[1])
         first: list[tuple[int, Any]] = [looked_at]
@@ -327,6 +330,20 @@ def _refuse_what_keras_would_ignore(sequence: ImageSequence) -> None:
         for name in ("y", "sample_weight", "class_weight"):
             if given.get(name) is not None:
                 raise ConfigError(f"{method}({name}=...) would be ignored with this sequence; leave it out")
+
+
+def _refuse_unsynchronised_fit(sequence: ImageSequence) -> None:
+    """Raise if Keras's `fit` was called, on several ranks, on a model whose gradients would stay on their rank."""
+    frame = _keras_frame("fit")
+    if frame is None or frame.f_locals.get("x") is not sequence:
+        return
+    model = frame.f_locals["self"]
+    prepared = getattr(model.train_step, "prepared", None)
+    if prepared is None or prepared.optimizer is not model.optimizer:
+        raise ConfigError(
+            f"model.fit on rank {sequence.world.rank} of {sequence.world.size} would train apart from the other ranks; "
+            "write strategy.fit(model, train, ...) instead, where strategy = dist_loader.init()"
+        )
 
 
 def _keras_frame(function: str) -> FrameType | None:

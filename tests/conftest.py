@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from hypothesis import settings
 from PIL import Image
 
 from dist_loader.index import Index
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before anything imports TensorFlow
 
 settings.register_profile("dist_loader", deadline=None)  # a busy machine is not an error
 settings.load_profile("dist_loader")

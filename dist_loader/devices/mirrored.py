@@ -56,6 +56,8 @@ class MirroredDevices:
             raise ConfigError("Keras's gradient_accumulation_steps does not work under MirroredStrategy; leave it out")
         # Keras 3.15 cannot run several steps in one call here: its loop over them fails. One by one they are the same.
         model.steps_per_execution = 1
+        if self.replicas > 1 and hasattr(model.optimizer, "check_finite"):
+            model.optimizer.check_finite = functools.partial(_finite_on_all, model.optimizer)
         if self.replicas > 1 and any(getattr(optimizer, name, None) is not None for name in _CLIPPING):
             optimizer._clip_gradients = functools.partial(_clip_sum, optimizer, self.replicas)
 
@@ -77,6 +79,19 @@ class MirroredDevices:
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         pass
+
+
+def _finite_on_all(optimizer: Any, gradients: Sequence[Any]) -> Any:
+    """Whether the gradients of all replicas are finite; called in the context of each replica.
+
+    Keras's loss-scaling optimizer takes the first replica's answer for all, so that an overflow on another one would
+    make the weights infinite.
+    """
+    finite = type(optimizer).check_finite(optimizer, gradients)
+    overflows = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, 1.0 - tf.cast(finite, tf.float32)
+    )
+    return overflows < 1
 
 
 def _clip_sum(optimizer: Any, replicas: int, gradients: Sequence[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from array import array
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +22,7 @@ from dist_loader.window import HostWindow
 from dist_loader.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from dist_loader.index import Index
@@ -122,11 +123,14 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         self._reader: Reader = ImageReader(index, size, color, resize)
         sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
-        self._frames = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
+        held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
+        self._frames = min(held, len(self) + 1)  # more than an epoch ahead is of no use
+        self._last_epoch: int | None = None
         self._window: HostWindow | None = None
         self._epoch = 0
         self._pass: object = None
         self._trial = False
+        self._first: tuple[int, Any] | None = None  # an epoch's first batch that was looked at and not yet delivered
         self._delivered = array("d")
 
     @property
@@ -175,7 +179,9 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         step %= len(self)
         numbers, weights = self.plan.batch(self._epoch, step, self.world.rank)
         try:
-            images = self._open_window().get(self._epoch * len(self) + step)
+            key = self._epoch * len(self) + step
+            ahead = self._epoch + 2 if self._last_epoch is None else self._last_epoch
+            images = self._open_window().get(key, until=ahead * len(self))
         except SampleError as error:
             raise SampleError(error.sample, error.path, error.reason, rank=self.world.rank) from error
         except ReadTimeout as error:
@@ -199,8 +205,13 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             )
         return self._window
 
+    def read_ahead_to(self, epochs: int | None) -> None:
+        """Read ahead to the end of so many epochs and no further; None, as at first, to the end of the next epoch."""
+        self._last_epoch = epochs
+
     def close(self) -> None:
         """Stop reading ahead and give the host batch's memory back. The next batch asked for starts it again."""
+        self._first = None
         window, self._window = self._window, None
         if window is not None:
             window.close()
@@ -218,11 +229,11 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         _refuse_what_keras_would_ignore(self)
         if self._has_peers:
             _refuse_unsynchronised_fit(self)
-        looked_at = self._epoch, self[0]
-        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), looked_at[1])
-        first: list[tuple[int, Any]] = [looked_at]
-        del looked_at
-        dataset = tf.data.Dataset.from_generator(lambda: self._one_pass(first), output_signature=spec)
+        self._first = self._epoch, self[0]
+        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self._first[1])
+        # TensorFlow never lets go of a generator function: it must not hold the sequence, and with it the host batch.
+        one_pass = weakref.WeakMethod(self._one_pass)
+        dataset = tf.data.Dataset.from_generator(lambda: _called(one_pass), output_signature=spec)
         return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD)
 
     def delivered_at(self, step: int) -> float:
@@ -231,30 +242,27 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """One epoch's batches."""
-        return self._one_pass([])
+        return self._one_pass()
 
-    def _one_pass(self, looked_at: list[tuple[int, Any]]) -> Iterator[Any]:
+    def _one_pass(self) -> Iterator[Any]:
         """The current epoch's batches in order, then on to the next epoch.
 
         Keras starts passes that it does not finish, and looks at a batch before the first. Only the pass that was
         started last goes on, and the batch that was looked at is not read twice.
-
-        Args:
-            looked_at: the first batch, with its epoch, if it has been read already.
         """
         epoch, this_pass = self._epoch, object()
         delivered = array("d")
         self._pass, self._delivered = this_pass, delivered
         try:
             if self._trial:
-                if not looked_at:
-                    looked_at.append((epoch, self[0]))
-                yield looked_at[0][1]
+                if self._first is None:
+                    self._first = epoch, self[0]
+                yield self._first[1]
                 return
             for step in range(len(self)):
                 if self._pass is not this_pass:
                     return
-                seen = looked_at.pop() if looked_at else None
+                seen, self._first = self._first, None
                 batch = seen[1] if step == 0 and seen is not None and seen[0] == epoch else self[step]
                 delivered.append(time.monotonic())
                 if step + 1 == len(self) and self._epoch == epoch:
@@ -344,6 +352,14 @@ def _refuse_unsynchronised_fit(sequence: ImageSequence) -> None:
             f"model.fit on rank {sequence.world.rank} of {sequence.world.size} would train apart from the other ranks; "
             "write strategy.fit(model, train, ...) instead, where strategy = dist_loader.init()"
         )
+
+
+def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
+    """What a method returns, if its object is still there."""
+    function = method()
+    if function is None:
+        raise RuntimeError("the sequence that this dataset was made of is gone; keep a reference to it")
+    return function()
 
 
 def _keras_frame(function: str) -> FrameType | None:

@@ -49,17 +49,21 @@ class HostWindow:
         # The threads hold the pipeline and not this object, so that it can be forgotten while they run.
         self.close = weakref.finalize(self, self._pipeline.close)
 
-    def get(self, key: int) -> npt.NDArray[Any]:
+    def get(self, key: int, until: int | None = None) -> npt.NDArray[Any]:
         """The batch of a key, shape (batch, *reader.shape).
 
         Its memory is filled again as soon as the last reference to the array is gone, and not before.
+
+        Args:
+            key: which batch.
+            until: the first key that is not to be read ahead, for then the training is over; None: no such key.
 
         Raises:
             SampleError: a sample of it could not be read.
             ReadTimeout: it was not ready in time.
         """
         with self._one_consumer:
-            batch = self._pipeline.next_batch(key, self._timeout)
+            batch = self._pipeline.next_batch(key, until, self._timeout)
             ready = False
             try:
                 ready = batch.ready.wait(self._timeout)
@@ -96,6 +100,7 @@ class _Pipeline:
         self._unfinished: list[_Batch] = []  # scheduled and not yet read to the end, given up or not, oldest first
         self._next_scheduled = 0
         self._next_asked = 0
+        self._until: int | None = 0  # the first key not to be scheduled
         self._closed = False
         self._changed = threading.Condition()
         self._parts: SimpleQueue[tuple[_Batch, slice] | None] = SimpleQueue()
@@ -106,11 +111,13 @@ class _Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def next_batch(self, key: int, timeout: float) -> _Batch:
+    def next_batch(self, key: int, until: int | None, timeout: float) -> _Batch:
         """The scheduled batch of a key; waits until it is scheduled, not until it is read."""
         with self._changed:
             if key != self._next_asked:
                 self._start_again(key)
+            self._until = until if until is None else max(until, key + 1)
+            self._changed.notify_all()
             while self._closed or not self._coming:
                 if self._closed:
                     raise RuntimeError("this host window is closed")
@@ -154,6 +161,8 @@ class _Pipeline:
     def _schedule(self) -> None:
         while (frame := self._ring.take()) is not None:
             with self._changed:
+                while not self._closed and self._until is not None and self._next_scheduled >= self._until:
+                    self._changed.wait()
                 if self._closed:
                     return
                 batch = self._batch(self._next_scheduled, frame)

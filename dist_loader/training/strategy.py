@@ -150,6 +150,8 @@ class Strategy:
             if self.world.size > 1:
                 running.append(StopTogether(self.devices, stop))
             train.epoch = done
+            for sequence in filter(None, (train, validation_data)):
+                sequence.read_ahead_to(epochs)
             history = model.fit(
                 train,
                 validation_data=validation_data,
@@ -177,6 +179,7 @@ class Strategy:
             before = prepared(model)
             if before is None or before.devices != self.devices:
                 prepare(model, self.devices, sequence)
+            sequence.read_ahead_to(sequence.epoch + 1)
             return model.evaluate(sequence, verbose=0, return_dict=return_dict)
 
     def predict(self, model: keras.Model, sequence: ImageSequence, out_dir: str | Path | None = None) -> Any:
@@ -198,6 +201,7 @@ class Strategy:
         """
         self._check(sequence)
         with _original_errors(sequence), self.scope():
+            sequence.read_ahead_to(sequence.epoch + 1)
             numbers, outputs = local_outputs(model, sequence)
         if out_dir is not None:
             save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
@@ -260,4 +264,5 @@ def _original_errors(*sequences: ImageSequence | None) -> Iterator[None]:
         raise
     finally:
         for sequence in present:
+            sequence.read_ahead_to(None)
             sequence.close()

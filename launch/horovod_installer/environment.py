@@ -17,6 +17,7 @@ from horovod_installer import recipe
 
 TENSORFLOW_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly")
 NCCL_PACKAGE = "nvidia-nccl-cu12"
+LIBRARY_TO_ABOVE_PACKAGES = "../../.."  # from site-packages/horovod/tensorflow
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,15 @@ def nccl_folder() -> Path | None:
 def runpath(env: Environment, nccl: Path | None) -> str:
     """Where the installed library looks for MPI and NCCL: relative to itself, so that a wheel fits every environment.
 
-    An MPI outside of the environment needs no entry: mpicxx adds its absolute path, or it is a system library.
+    Each way leads through the folder above site-packages, so that it is right beside site-packages, too, where a wheel
+    is checked before it is installed. An MPI outside of the environment needs no entry: mpicxx adds its absolute path,
+    or it is a system library.
     """
-    library = env.packages / "horovod" / "tensorflow"
     folders = [nccl / "lib"] if nccl else []
     if mpi_in_environment(env):
         folders.insert(0, env.prefix / "lib")
-    return ";".join(f"$ORIGIN/{os.path.relpath(folder, library)}" for folder in folders)
+    above = f"$ORIGIN/{LIBRARY_TO_ABOVE_PACKAGES}"
+    return ";".join(f"{above}/{os.path.relpath(folder, env.packages.parent)}" for folder in folders)
 
 
 def mpi_in_environment(env: Environment) -> bool:

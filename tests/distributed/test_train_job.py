@@ -114,11 +114,10 @@ def test_a_training_that_was_broken_off_goes_on(images: Path, tmp_path: Path) ->
     options = ["--epochs", "4", "--device-batch", "8", "--seed", "1"]
     whole = Launch("python").command(TRAIN, "--data", images, "--run-dir", tmp_path / "whole", *SMALL[:2], *options)
     assert run(whole).returncode == 0
-    process = subprocess.Popen([*command, *options], env=environment(), stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("epoch 2/4"):
-            process.kill()
-    process.wait(60)
+    with subprocess.Popen([*command, *options], env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/4"):
+                process.kill()
     again = run([*command, *options])
     assert again.returncode == 0, again.stderr[-3000:]
     assert "epoch 1/4" not in again.stdout

@@ -16,7 +16,7 @@ import pytest
 from horovod_installer import cache as caches
 from horovod_installer import recipe
 from horovod_installer.cli import cached_wheel
-from horovod_installer.environment import Environment, build_label, current
+from horovod_installer.environment import Environment, build_label, current, runpath
 from horovod_installer.install import installed_label, set_aside
 from horovod_installer.processes import CommandError, Workspace
 from packaging.version import Version
@@ -204,6 +204,22 @@ def test_an_environment_that_brings_its_mpi_can_move_and_keep_its_build(tmp_path
         labels.add(build_label(moved, gpu=False))
     assert len(labels) == 1
     assert None not in labels
+
+
+def test_the_library_finds_its_companions_installed_and_beside_site_packages(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    (tmp_path / "bin").mkdir()
+    add_program(tmp_path / "bin", "mpicxx", "")
+    here = Environment(
+        tmp_path / "bin" / "python", tmp_path, packages, tmp_path / "bin", {"PATH": str(tmp_path / "bin")}
+    )
+    nccl = packages / "nvidia" / "nccl"
+    (nccl / "lib").mkdir(parents=True)
+    for folder in (packages, packages.with_name("staging")):
+        library = folder / "horovod" / "tensorflow"
+        library.mkdir(parents=True)
+        ways = runpath(here, nccl).replace("$ORIGIN", str(library)).split(";")
+        assert [Path(way).resolve() for way in ways] == [tmp_path / "lib", nccl / "lib"]
 
 
 def test_no_label_without_an_mpi() -> None:

@@ -146,14 +146,14 @@ def photo(height, width):
     ("stored", "size"), [((1067, 1600), (224, 224)), ((1600, 1067), (100, 60)), ((1067, 1600), (40, 400))]
 )
 def test_a_large_jpeg_is_decoded_at_a_reduced_scale_and_looks_the_same(stored, size, color, tmp_path):
-    """Tolerance: at most 2 of 255 on average, and 99 of 100 values within 10."""
+    """Tolerance: at most 3 of 255 on average, and 99 of 100 values within 12."""
     photo(*stored).save(folder(tmp_path, "image.jpg"), quality=90)
     with Image.open(folder(tmp_path, "image.jpg")) as opened:
         full = opened.convert("RGB" if color == "rgb" else "L").resize(size[::-1], Image.Resampling.BILINEAR)
     got = read(ImageReader(index_of(tmp_path), size, color))[0]
     difference = np.abs(got.astype(int) - np.asarray(full).reshape(got.shape))
-    assert difference.mean() <= 2
-    assert np.quantile(difference, 0.99) <= 10
+    assert difference.mean() <= 3
+    assert np.quantile(difference, 0.99) <= 12
 
 
 def lying(upright, orientation):

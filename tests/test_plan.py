@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dist_loader.errors import ConfigError
@@ -185,6 +185,24 @@ def test_numpys_small_integers_do_not_overflow():
     numbers, _ = plan.batch(np.int64(0), np.int32(2147), np.int32(0))
     assert numbers[0] == 2147 * 10**6
     assert Plan(10**10, 1, 10**6, shuffle=False).batch(0, np.int32(9999), 0)[0][0] == 9999 * 10**6
+
+
+@given(plans(), st.integers(1, 5))
+def test_a_larger_global_batch_is_a_plan_with_more_device_batches_to_an_update(plan, times):
+    at_once = plan.device_batch * plan.replicas * plan.world_size
+    assume(plan.remainder != "drop" or plan.samples >= at_once * times)
+    larger = plan.with_global_batch(at_once * times)
+    assert (larger.global_batch, larger.accumulate) == (at_once * times, times)
+    whole = Plan(plan.samples, 1, at_once * times, 1, 1, plan.seed, plan.shuffle, plan.remainder)
+    np.testing.assert_array_equal(epoch_of(larger, 1)[0].reshape(-1), epoch_of(whole, 1)[0].reshape(-1))
+
+
+@pytest.mark.parametrize("global_batch", [0, -12, 1, 6, 13, 18, True, 12.0, "12"])
+def test_a_global_batch_that_is_no_multiple_is_refused(global_batch):
+    assert Plan(100, 2, 3, 2).with_global_batch(24).accumulate == 2
+    with pytest.raises(ConfigError, match="global_batch") as caught:
+        Plan(100, 2, 3, 2).with_global_batch(global_batch)
+    assert repr(global_batch) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["samples", "world_size", "device_batch", "replicas", "accumulate"])

@@ -291,7 +291,7 @@ class LendsPlainViews(FrameRing):
 def test_the_stress_above_finds_a_naive_ring(ring, threads, monkeypatch):
     monkeypatch.setattr(dist_loader.window, "FrameRing", ring)
     window = window_of(frames=4, threads=3)
-    with pytest.raises(AssertionError, match="what was held changed|wrong when it comes"):
+    with pytest.raises(AssertionError, match=r"what was held changed|wrong when it comes"):
         stress(window, 800)
     window.close()
 

@@ -29,7 +29,18 @@ def build(env: Environment, workspace: Workspace, *, label: str, jobs: int, gpu:
     if nccl:
         variables |= gpu_variables(env, nccl, workspace.make("nccl"))
     target = workspace.make("wheel")
-    command = [*pip(env), "wheel", "--verbose", "--no-cache-dir", "--no-build-isolation", "--no-deps", "--no-index", "-w", target, source]
+    command = [
+        *pip(env),
+        "wheel",
+        "--verbose",
+        "--no-cache-dir",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-index",
+        "-w",
+        target,
+        source,
+    ]
     say(f"the compiler's output goes to {workspace.log}")
     what = f"compiling Horovod {recipe.VERSION}, {jobs} files at a time"
     with ticking(what, lambda: percent_done(workspace.log)) as tick:

@@ -88,13 +88,13 @@ def modules(env: Environment) -> Iterator[Missing]:
     for module, remedy in remedies.items():
         if importlib.util.find_spec(module) is None:
             yield Missing(module, f"not installed for {env.python}", remedy)
-        elif trouble := import_trouble(module, env):
+        elif trouble := python_trouble(f"import {module}; {module}.__version__", env):
             yield Missing(module, f"cannot be imported ({trouble})", remedy)
 
 
-def import_trouble(module: str, env: Environment) -> str | None:
-    """The last line that an import of this module fails with, or None."""
-    command: list[str | Path] = [env.python, "-c", f"import {module}; {module}.__version__"]
+def python_trouble(statements: str, env: Environment) -> str | None:
+    """The last line that these statements fail with, or None."""
+    command: list[str | Path] = [env.python, "-c", statements]
     try:
         done = subprocess.run(
             command, env=dict(env.variables), capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False
@@ -121,6 +121,8 @@ def cuda(env: Environment) -> Iterator[Missing]:
     if first_line(nvcc, "--version") is None:
         found = f"no working nvcc {'on PATH' if nvcc is None else f'at {nvcc}'}"
         yield Missing("nvcc", found, "install a CUDA 12 toolkit, and put its bin folder on PATH or set CUDA_HOME")
+    if python_trouble("import tensorflow as tf; assert tf.test.is_built_with_cuda()", env):
+        yield Missing("tensorflow", "it is no CUDA build", "pip install 'tensorflow[and-cuda]==2.21.*'")
     nccl = nccl_folder()
     if nccl is None or not (nccl / "include" / "nccl.h").is_file() or not (nccl / "lib" / "libnccl.so.2").is_file():
         yield Missing("NCCL", "no nvidia-nccl-cu12 wheel with nccl.h and libnccl.so.2", "pip install nvidia-nccl-cu12")

@@ -44,9 +44,13 @@ def verify(env: Environment, wheel: Path, folder: Path, workspace: Workspace, *,
         "PYTHONPATH": str(folder),
         "CUDA_VISIBLE_DEVICES": "-1",  # a machine may have one GPU, or none that is free
     }
+    device = "gpu" if gpu else "cpu"
+    steps: dict[str, list[str | Path]] = {
+        "an import": [env.python, "-c", "import horovod.tensorflow"],  # horovodrun would hide why this fails
+    }
     for controller, launcher in launchers(env).items():
-        command = [*launcher, env.python, PROOF, folder, controller, "gpu" if gpu else "cpu"]
-        what = f"an allreduce on 2 ranks over {controller}"
+        steps[f"an allreduce on 2 ranks over {controller}"] = [*launcher, env.python, PROOF, folder, controller, device]
+    for what, command in steps.items():
         with ticking(f"checking it with {what}") as tick:
             workspace.run(what, command, variables, timeout=RANKS_SECONDS, while_waiting=tick)
 

@@ -84,7 +84,7 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_started(bare: Enviro
         "packaging",
         "cloudpickle",
     ]
-    names += ["psutil", "yaml", "numpy", "tensorflow", "nvcc", "NCCL"]
+    names += ["psutil", "yaml", "numpy", "tensorflow", "nvcc", "tensorflow", "NCCL"]
     assert [next(name for name in names if line.startswith(name)) for line in told] == names
     assert all(";" in line for line in told), "a line names no remedy"
     assert not (tmp_path / "cache").exists()

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import dist_loader.window
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.frames import FrameRing
 from dist_loader.index import Index
+from dist_loader.readers.image import ImageReader
 from dist_loader.sequence import ImageSequence
 from dist_loader.world import World
 
@@ -638,6 +640,42 @@ def test_frames_stay_few_over_many_epochs(make, monkeypatch):
     model = compiled()
     model.fit(sequence, epochs=8, verbose=0)
     assert len(made) == 8
+
+
+@pytest.fixture
+def samples_read(monkeypatch):
+    """Counts how often each sample is read."""
+    read = ImageReader.read
+    counts = Counter()
+
+    def counted(self, numbers, out):
+        counts.update(numbers.tolist())
+        read(self, numbers, out)
+
+    monkeypatch.setattr(ImageReader, "read", counted)
+    return counts
+
+
+def test_reading_ahead_ends_with_the_next_epoch_or_where_it_is_told_to(make, samples_read):
+    for epochs, reads in [(None, 2), (1, 1), (2, 2)]:
+        samples_read.clear()
+        sequence = make(samples=20, device_batch=5, host_batch=10**6)
+        sequence.read_ahead_to(epochs)
+        for _ in sequence:
+            pass
+        deadline = time.monotonic() + 30
+        while samples_read != dict.fromkeys(range(20), reads) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert samples_read == dict.fromkeys(range(20), reads)
+
+
+def test_an_epoch_is_read_once_however_large_the_host_batch_is(make, samples_read):
+    sequence = make(samples=20, device_batch=5, host_batch="1GiB")
+    sequence.read_ahead_to(3)
+    compiled().fit(sequence, epochs=3, verbose=0)
+    sequence.close()
+    assert samples_read == dict.fromkeys(range(20), 3)
 
 
 def test_close_ends_the_threads_and_the_next_batch_starts_them_again(make, threads):

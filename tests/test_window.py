@@ -177,6 +177,48 @@ def test_it_reads_ahead_as_far_as_its_frames_and_no_further(frames, threads):
     window.close()
 
 
+def test_nothing_is_read_before_the_first_batch_is_asked_for(threads):
+    reader = NumberReader()
+    window = window_of(reader)
+    time.sleep(0.05)
+    assert reader.began == []
+    np.testing.assert_array_equal(window.get(7), expected(7))
+    assert min(reader.began) == 7 * BATCH
+    window.close()
+
+
+def test_it_reads_ahead_until_the_end_and_no_further(threads):
+    reader = NumberReader()
+    window = window_of(reader, frames=8)
+
+    def read_keys():
+        wait_until(lambda: len(reader.done) == len(reader.began))
+        time.sleep(0.05)
+        return sorted({number // BATCH for number in reader.began})
+
+    np.testing.assert_array_equal(window.get(0, until=3), expected(0))
+    assert read_keys() == [0, 1, 2]
+    np.testing.assert_array_equal(window.get(1, until=5), expected(1))
+    assert read_keys() == [0, 1, 2, 3, 4]
+    for key in (2, 3, 4, 5, 6):  # to ask for it is to want it read
+        np.testing.assert_array_equal(window.get(key, until=5), expected(key))
+    assert read_keys() == [0, 1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(window.get(20, until=22), expected(20))
+    assert read_keys() == [0, 1, 2, 3, 4, 5, 6, 20, 21]
+    np.testing.assert_array_equal(window.get(3, until=4), expected(3))
+    assert read_keys() == [0, 1, 2, 3, 4, 5, 6, 20, 21]
+    np.testing.assert_array_equal(window.get(4), expected(4))
+    wait_until(lambda: len(read_keys()) > 12)
+    window.close()
+
+
+def test_close_ends_a_window_that_has_read_all_it_should(threads):
+    window = window_of(frames=8)
+    window.get(0, until=1)
+    window.close()
+    assert threads() == []
+
+
 def test_serving_starts_before_the_window_is_full(threads):
     reader = NumberReader(stuck=[BATCH])  # the second batch never comes
     window = window_of(reader, frames=8)
@@ -475,7 +517,9 @@ def test_close_waits_for_who_is_in_the_middle_of_a_sample_and_wakes_who_waits_fo
 def test_close_does_not_wait_for_ever_for_readers_that_are_stuck(threads, monkeypatch):
     monkeypatch.setattr(dist_loader.window, "_JOIN_SECONDS", 0.2)
     reader = NumberReader(stuck=range(1000))
-    window = window_of(reader, frames=20, threads=8)
+    window = window_of(reader, frames=20, threads=8, timeout=0.1)
+    with pytest.raises(ReadTimeout):
+        window.get(0)
     wait_until(lambda: len(reader.began) == 8)
     began = time.monotonic()
     window.close()
@@ -534,7 +578,7 @@ def test_random_timing_never_ends_in_a_deadlock(seed, threads):
             keys = itertools.count(chance.randrange(1000))
         key = next(keys)
         try:
-            batch = window.get(key)
+            batch = window.get(key, until=chance.choice([None, key, key + 2]))
         except SampleError as error:
             assert error.sample in reader.broken
             continue

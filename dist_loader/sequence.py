@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dist_loader.index import Index
     from dist_loader.readers import Reader
 
+_SECONDS_TO_LEAVE = 5.0
+_SECONDS_OF_QUIET = 0.05
+
 _HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
 
 
@@ -132,6 +135,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._trial = False
         self._first: tuple[int, Any] | None = None  # an epoch's first batch that was looked at and not yet delivered
         self._delivered = array("d")
+        self._draws = _Draws()
+        weakref.finalize(self, self._draws.end)
 
     @property
     def epoch(self) -> int:
@@ -232,8 +237,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._first = self._epoch, self[0]
         spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self._first[1])
         # TensorFlow never lets go of a generator function: it must not hold the sequence, and with it the host batch.
-        one_pass = weakref.WeakMethod(self._one_pass)
-        dataset = tf.data.Dataset.from_generator(lambda: _called(one_pass), output_signature=spec)
+        draws, one_pass = self._draws, weakref.WeakMethod(self._one_pass)
+        dataset = tf.data.Dataset.from_generator(lambda: draws.watched(_called(one_pass)), output_signature=spec)
         return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD)
 
     def delivered_at(self, step: int) -> float:
@@ -352,6 +357,50 @@ def _refuse_unsynchronised_fit(sequence: ImageSequence) -> None:
             f"model.fit on rank {sequence.world.rank} of {sequence.world.size} would train apart from the other ranks; "
             "write strategy.fit(model, train, ...) instead, where strategy = dist_loader.init()"
         )
+
+
+class _Draws:
+    """TensorFlow's threads that draw batches from a sequence, and how they are sent home when the program ends.
+
+    A thread that is inside of Python when the interpreter ends never comes back, and TensorFlow, clearing up, would
+    wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._over = False
+        self._begun: set[object] = set()  # passes that are not at their end
+        self._inside: set[object] = set()  # those in which a batch is being drawn right now
+
+    def watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches, as long as the program goes on."""
+        this_pass = object()
+        self._begun.add(this_pass)
+        self._inside.add(this_pass)
+        try:
+            for batch in batches:
+                self._inside.discard(this_pass)
+                yield batch
+                del batch  # or its frame would be held while the next one is waited for
+                if self._over:
+                    return
+                self._inside.add(this_pass)
+        finally:
+            self._inside.discard(this_pass)
+            self._begun.discard(this_pass)
+
+    def end(self) -> None:
+        """Draw no more, and wait until nobody draws; called at the end of the program, after the window was closed."""
+        self._over = True
+        if not self._begun:
+            return
+        now = quiet_since = time.monotonic()
+        deadline = now + _SECONDS_TO_LEAVE
+        # What TensorFlow itself does in Python after a batch was drawn takes less than a millisecond.
+        while now < min(deadline, quiet_since + _SECONDS_OF_QUIET):
+            time.sleep(0.005)
+            now = time.monotonic()
+            if self._inside:
+                quiet_since = now
 
 
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:

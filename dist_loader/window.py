@@ -97,6 +97,7 @@ class _Pipeline:
         self._numbers = numbers
         self._ring = ring
         self._coming: deque[_Batch] = deque()  # scheduled and not yet asked for, in the order of keys
+        self._asked: _Batch | None = None  # asked for last
         self._unfinished: list[_Batch] = []  # scheduled and not yet read to the end, given up or not, oldest first
         self._next_scheduled = 0
         self._next_asked = 0
@@ -126,7 +127,8 @@ class _Pipeline:
                 if not self._changed.wait(timeout):
                     raise self.timed_out(self._unfinished[0] if self._unfinished else None, timeout)
             self._next_asked += 1
-            return self._coming.popleft()
+            self._asked = self._coming.popleft()
+            return self._asked
 
     def _start_again(self, key: int) -> None:
         for batch in self._coming:
@@ -153,6 +155,8 @@ class _Pipeline:
 
     def hand_over(self, batch: _Batch) -> Frame:
         """The filled frame of a batch that is ready, lent out; or the error of its first sample that failed."""
+        if batch.abandoned:
+            raise RuntimeError("this host window is closed")
         if batch.errors:
             self._ring.give_back(batch.frame)
             raise batch.errors[min(batch.errors)]
@@ -202,11 +206,14 @@ class _Pipeline:
                         self._ring.give_back(batch.frame)
 
     def close(self) -> None:
-        """Stop all threads. One that is in the middle of a read is waited for, but not for ever."""
+        """Stop all threads, and let go who waits for a batch. A read that has begun is waited for, but not for ever."""
         with self._changed:
             self._closed = True
             for batch in self._coming:
                 batch.abandoned = True
+            if self._asked is not None and not self._asked.ready.is_set():
+                self._asked.abandoned = True
+                self._asked.ready.set()
             self._changed.notify_all()
         self._ring.close()
         for _ in self._threads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import weakref
 from array import array
@@ -14,22 +13,21 @@ import numpy as np
 import numpy.typing as npt
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
+from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
+from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
 from dist_loader.readers.image import Color, ImageReader, Resize
 from dist_loader.sizes import batches_in_host_batch
+from dist_loader.weights import mean_weights, own_weights
 from dist_loader.window import HostWindow
 from dist_loader.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import FrameType
 
     from dist_loader.index import Index
     from dist_loader.readers import Reader
-
-_SECONDS_TO_LEAVE = 5.0
-_SECONDS_OF_QUIET = 0.05
 
 _HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
 
@@ -119,7 +117,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             remainder=remainder,
         )
         self.plan = plan if global_batch is None else plan.with_global_batch(global_batch)
-        self._weights = _weights(index, sample_weight, class_weight)
+        self._weights = own_weights(index, sample_weight, class_weight)
         self.host_batch = host_batch
         self.threads = _threads(self.world) if threads is None else _at_least_one("threads", threads)
         self.timeout = timeout
@@ -135,7 +133,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._trial = False
         self._first: tuple[int, Any] | None = None  # an epoch's first batch that was looked at and not yet delivered
         self._delivered = array("d")
-        self._draws = _Draws()
+        self._draws = Draws()
         weakref.finalize(self, self._draws.end)
 
     @property
@@ -195,7 +193,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         if self._weights is None and not self.plan.weighted:
             return images, labels
         own = None if self._weights is None else self._weights[numbers]
-        return images, labels, _mean_weights(weights, own)
+        return images, labels, mean_weights(weights, own)
 
     def _open_window(self) -> HostWindow:
         if self._window is None:
@@ -225,15 +223,15 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         """Called by Keras before every pass. A subclass with an `on_epoch_begin` of its own calls this one, too."""
         super().on_epoch_begin()
         # Under tf.distribute, Keras draws a batch to build the model and drops the pass that it is from.
-        self._trial = _keras_frame("_maybe_symbolic_build") is not None
+        self._trial = builds_model()
 
     def get_tf_dataset(self) -> Any:
         """One epoch as a `tf.data.Dataset`; called by Keras."""
         import tensorflow as tf
 
-        _refuse_what_keras_would_ignore(self)
+        refuse_what_keras_would_ignore(self)
         if self._has_peers:
-            _refuse_unsynchronised_fit(self)
+            refuse_unsynchronised_fit(self, self.world)
         self._first = self._epoch, self[0]
         spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self._first[1])
         # TensorFlow never lets go of a generator function: it must not hold the sequence, and with it the host batch.
@@ -280,38 +278,6 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             raise
 
 
-def _weights(
-    index: Index, sample_weight: npt.ArrayLike | None, class_weight: Mapping[int, float] | None
-) -> npt.NDArray[np.float32] | None:
-    """Every sample's own weight, float32 of shape (samples,); None if all are 1."""
-    if sample_weight is None and class_weight is None:
-        return None
-    weights = np.ones(len(index), np.float32) if sample_weight is None else np.array(sample_weight, np.float32)
-    if weights.shape != (len(index),):
-        raise ConfigError(
-            f"sample_weight must have the shape ({len(index)},), one for each sample, not {weights.shape}"
-        )
-    if class_weight is not None:
-        unknown = sorted(set(class_weight) - set(range(len(index.classes))))
-        if unknown:
-            raise ConfigError(f"class_weight names the label {unknown[0]}, of {len(index.classes)} classes from 0")
-        by_label = [class_weight.get(label, 1.0) for label in range(len(index.classes))]
-        weights *= np.array(by_label, np.float32)[index.labels]
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ConfigError("weights of samples and classes must be 0 or more, and finite")
-    return np.abs(weights)  # no negative zeros: those mark the fill
-
-
-def _mean_weights(weights: npt.NDArray[np.float32], own: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
-    """Weights such that Keras's mean over the batch is the mean over its real samples.
-
-    The fill's zeros are negative, so that they can be told from a real sample of weight 0.
-    """
-    real = np.count_nonzero(weights)
-    scale = len(weights) / real if real else 0.0
-    return np.where(weights > 0, np.float32(scale) if own is None else own * np.float32(scale), np.float32(-0.0))
-
-
 def _agreed_world(strategy: Topology | None, world: World | None) -> World:
     if strategy is None:
         return World.detect() if world is None else world
@@ -331,91 +297,9 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-def _refuse_what_keras_would_ignore(sequence: ImageSequence) -> None:
-    """Raise if Keras's `fit` or `evaluate` was called with targets or weights beside the sequence.
-
-    Keras does not hand them to a custom data adapter, so it would leave them out without a word. Nothing but its
-    own frame on the call stack knows of them.
-    """
-    for method in ("fit", "evaluate"):
-        frame = _keras_frame(method)
-        given = {} if frame is None or frame.f_locals.get("x") is not sequence else frame.f_locals
-        for name in ("y", "sample_weight", "class_weight"):
-            if given.get(name) is not None:
-                raise ConfigError(f"{method}({name}=...) would be ignored with this sequence; leave it out")
-
-
-def _refuse_unsynchronised_fit(sequence: ImageSequence) -> None:
-    """Raise if Keras's `fit` was called, on several ranks, on a model whose gradients would stay on their rank."""
-    frame = _keras_frame("fit")
-    if frame is None or frame.f_locals.get("x") is not sequence:
-        return
-    model = frame.f_locals["self"]
-    prepared = getattr(model.train_step, "prepared", None)
-    if prepared is None or prepared.optimizer is not model.optimizer:
-        raise ConfigError(
-            f"model.fit on rank {sequence.world.rank} of {sequence.world.size} would train apart from the other ranks; "
-            "write strategy.fit(model, train, ...) instead, where strategy = dist_loader.init()"
-        )
-
-
-class _Draws:
-    """TensorFlow's threads that draw batches from a sequence, and how they are sent home when the program ends.
-
-    A thread that is inside of Python when the interpreter ends never comes back, and TensorFlow, clearing up, would
-    wait for it for ever.
-    """
-
-    def __init__(self) -> None:
-        self._over = False
-        self._begun: set[object] = set()  # passes that are not at their end
-        self._inside: set[object] = set()  # those in which a batch is being drawn right now
-
-    def watched(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches, as long as the program goes on."""
-        this_pass = object()
-        self._begun.add(this_pass)
-        self._inside.add(this_pass)
-        try:
-            for batch in batches:
-                self._inside.discard(this_pass)
-                yield batch
-                del batch  # or its frame would be held while the next one is waited for
-                if self._over:
-                    return
-                self._inside.add(this_pass)
-        finally:
-            self._inside.discard(this_pass)
-            self._begun.discard(this_pass)
-
-    def end(self) -> None:
-        """Draw no more, and wait until nobody draws; called at the end of the program, after the window was closed."""
-        self._over = True
-        if not self._begun:
-            return
-        now = quiet_since = time.monotonic()
-        deadline = now + _SECONDS_TO_LEAVE
-        # What TensorFlow itself does in Python after a batch was drawn takes less than a millisecond.
-        while now < min(deadline, quiet_since + _SECONDS_OF_QUIET):
-            time.sleep(0.005)
-            now = time.monotonic()
-            if self._inside:
-                quiet_since = now
-
-
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
     """What a method returns, if its object is still there."""
     function = method()
     if function is None:
         raise RuntimeError("the sequence that this dataset was made of is gone; keep a reference to it")
     return function()
-
-
-def _keras_frame(function: str) -> FrameType | None:
-    """The innermost call of a function of Keras on this thread's stack."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 (the only way to it)
-    while frame is not None:
-        if frame.f_code.co_name == function and frame.f_globals.get("__name__", "").startswith("keras."):
-            return frame
-        frame = frame.f_back
-    return None

@@ -1,0 +1,56 @@
+"""What Keras was called with, read from its own frames on the call stack, where it tells a data adapter nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from dist_loader.errors import ConfigError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from dist_loader.world import World
+
+
+def builds_model() -> bool:
+    """Whether Keras is drawing a batch only to build the model with it, as it does under tf.distribute."""
+    return _frame("_maybe_symbolic_build") is not None
+
+
+def refuse_what_keras_would_ignore(sequence: object) -> None:
+    """Raise if Keras's `fit` or `evaluate` was called with targets or weights beside the sequence.
+
+    Keras does not hand them to a custom data adapter, so it would leave them out without a word. Nothing but its
+    own frame on the call stack knows of them.
+    """
+    for method in ("fit", "evaluate"):
+        frame = _frame(method)
+        given = {} if frame is None or frame.f_locals.get("x") is not sequence else frame.f_locals
+        for name in ("y", "sample_weight", "class_weight"):
+            if given.get(name) is not None:
+                raise ConfigError(f"{method}({name}=...) would be ignored with this sequence; leave it out")
+
+
+def refuse_unsynchronised_fit(sequence: object, world: World) -> None:
+    """Raise if Keras's `fit` was called, on several ranks, on a model whose gradients would stay on their rank."""
+    frame = _frame("fit")
+    if frame is None or frame.f_locals.get("x") is not sequence:
+        return
+    model = frame.f_locals["self"]
+    prepared = getattr(model.train_step, "prepared", None)
+    if prepared is None or prepared.optimizer is not model.optimizer:
+        raise ConfigError(
+            f"model.fit on rank {world.rank} of {world.size} would train apart from the other ranks; "
+            "write strategy.fit(model, train, ...) instead, where strategy = dist_loader.init()"
+        )
+
+
+def _frame(function: str) -> FrameType | None:
+    """The innermost call of a function of Keras on this thread's stack."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 (the only way to it)
+    while frame is not None:
+        if frame.f_code.co_name == function and frame.f_globals.get("__name__", "").startswith("keras."):
+            return frame
+        frame = frame.f_back
+    return None

@@ -6,7 +6,8 @@ import os
 import time
 import weakref
 from array import array
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -64,7 +65,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
     Args:
         index: the samples.
         size: (height, width) of the images in pixels.
-        device_batch: samples that one device computes at once.
+        device_batch: samples that one device computes at once; "auto", with a global_batch: as many as fit into its
+            memory (`Strategy.fit` finds out).
         host_batch: decoded samples held in memory by this process: a number of samples, or a size such as "4GiB".
         strategy: what `dist_loader.init` returned; gives the world and the number of replicas.
         world: this process among all, where there is no strategy. With neither, it is detected.
@@ -88,7 +90,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self,
         index: Index,
         size: tuple[int, int],
-        device_batch: int,
+        device_batch: int | Literal["auto"],
         host_batch: int | str = "1GiB",
         strategy: Topology | None = None,
         world: World | None = None,
@@ -107,11 +109,15 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.index = index
         self.world = _agreed_world(strategy, world)
         self._has_peers = self.world.size > 1 and (strategy is not None or world is None)
+        replicas = 1 if strategy is None else strategy.replicas
+        self.finds_device_batch = device_batch == "auto"
+        if device_batch == "auto":
+            device_batch = _largest_device_batch(global_batch, replicas * self.world.size)
         plan = Plan(
             samples=len(index),
             world_size=self.world.size,
             device_batch=device_batch,
-            replicas=1 if strategy is None else strategy.replicas,
+            replicas=replicas,
             seed=seed,
             shuffle=shuffle,
             remainder=remainder,
@@ -208,6 +214,11 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             )
         return self._window
 
+    def set_slices(self, slices: int) -> None:
+        """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
+        rows = self.plan.device_batch * self.plan.accumulate
+        self.plan = replace(self.plan, device_batch=rows // slices, accumulate=slices)
+
     def read_ahead_to(self, epochs: int | None) -> None:
         """Read ahead to the end of so many epochs and no further; None, as at first, to the end of the next epoch."""
         self._last_epoch = epochs
@@ -284,6 +295,14 @@ def _agreed_world(strategy: Topology | None, world: World | None) -> World:
     if world is not None and world != strategy.world:
         raise ConfigError(f"the sequence was given {world} and a strategy of {strategy.world}; give one of them")
     return strategy.world
+
+
+def _largest_device_batch(global_batch: int | None, devices: int) -> int:
+    if global_batch is None:
+        raise ConfigError('device_batch="auto" needs a global_batch, which must not depend on a device\'s memory')
+    if isinstance(global_batch, bool) or not isinstance(global_batch, int | np.integer) or global_batch % devices:
+        raise ConfigError(f"global_batch must be a multiple of the {devices} devices, not {global_batch!r}")
+    return max(1, int(global_batch) // devices)
 
 
 def _threads(world: World) -> int:

@@ -46,16 +46,27 @@ class Devices(Protocol):
     def sum_over_replicas(self, value: Any) -> Any:
         """A scalar tensor's sum over this process's replicas. Called inside a step, on every replica."""
 
-    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
-        """Scalar tensors' sums over all replicas of the world. Called inside a step, on every replica."""
+    def sum_in_step(self, values: Sequence[Any], name: str | None = None) -> list[Any]:
+        """Tensors' sums over all replicas of the world. Called inside a step, on every replica; has a gradient.
 
-    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
+        Args:
+            values: floating-point or whole numbers, of the same shapes everywhere.
+            name: of the message; made from the graph if not given.
+        """
+
+    def mean_gradients(
+        self, gradients: Sequence[Any], share: Any | None, riders: Sequence[Any] = ()
+    ) -> tuple[list[Any], list[Any]]:
         """Gradients averaged over the world. Called inside a step, on every rank.
 
         Args:
             gradients: dense tensors, `tf.IndexedSlices` or None, of the mean loss over this process's real samples.
             share: scalar float32 tensor, this process's real samples / its batch, which is the weight of its
                 gradients in the average; None when every sample is real on every rank.
+            riders: scalar float32 tensors that travel along.
+
+        Returns:
+            The gradients' averages, and the riders' sums over the ranks.
         """
 
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:

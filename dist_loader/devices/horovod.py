@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Array, as_float64, like
+from dist_loader.devices.averaging import Compression, averaged, grouped
 from dist_loader.errors import ConfigError
 from dist_loader.world import World
 
@@ -24,14 +25,23 @@ _INSTALL = "install it with: python launch/install_horovod.py"
 
 @dataclass(frozen=True)
 class HorovodDevices:
-    """The ranks of a Horovod job, each with one device."""
+    """The ranks of a Horovod job, each with one device.
+
+    Attributes:
+        world: this process among all.
+        compression: of the gradients on the wire.
+        groups: messages that the gradients are cut into (measured: benchmarks/results/reduction.md). The first leave
+            while the backward pass goes on. Always the same ones, so that ranks add in the same order in every run.
+    """
 
     world: World
+    compression: Compression = "none"
+    groups: int = 4
     name: str = "horovod"
     replicas: int = 1
 
     @classmethod
-    def started(cls, world: World) -> HorovodDevices:
+    def started(cls, world: World, compression: Compression = "none") -> HorovodDevices:
         """Pin this process to its GPU and join the other ranks.
 
         Raises:
@@ -46,7 +56,7 @@ class HorovodDevices:
                 f"the launcher {world.launcher} made this process rank {world.rank} of {world.size}, but Horovod sees "
                 f"rank {found[0]} of {found[1]}: it was built without this launcher's MPI, or started without it"
             )
-        return cls(world)
+        return cls(world, compression)
 
     def scope(self) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -62,38 +72,49 @@ class HorovodDevices:
     def sum_over_replicas(self, value: Any) -> Any:
         return value
 
-    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+    def sum_in_step(self, values: Sequence[Any], name: str | None = None) -> list[Any]:
         hvd = _horovod()
-        return list(hvd.grouped_allreduce(list(values), op=hvd.Sum, name="HorovodAllreduce_counts"))
+        sums = list(values)
+        for kind, places in _by_type(sums).items():
+            named = {} if name is None else {"name": f"HorovodAllreduce_{name}_{kind.name}", "ignore_name_scope": True}
+            totals = hvd.grouped_allreduce([sums[at] for at in places], op=hvd.Sum, **named)
+            for at, total in zip(places, totals, strict=True):
+                sums[at] = total
+        return sums
 
-    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
+    def mean_gradients(
+        self, gradients: Sequence[Any], share: Any | None, riders: Sequence[Any] = ()
+    ) -> tuple[list[Any], list[Any]]:
         present = [_dense(gradient) for gradient in gradients if gradient is not None]
-        if share is None:
-            mean = iter(self._mean(present))
+        if share is not None:
+            present = [gradient * tf.cast(share, gradient.dtype) for gradient in present]
+        more = [*riders] if share is None else [*riders, share]
+        if self.compression == "none":  # in the group of the last layers, whose gradients come first
+            means = self._means([*present, *more])
+            mean, more = means[: len(present)], means[len(present) :]
         else:
-            weighted = [gradient * tf.cast(share, gradient.dtype) for gradient in present]
-            *sums, whole = self._mean([*weighted, share])
-            mean = iter(total / tf.cast(whole, total.dtype) for total in sums)
-        return [None if gradient is None else next(mean) for gradient in gradients]
+            mean = self._means(present)
+            more = averaged(_horovod(), more, "HorovodAllreduce_riders", "none") if more else []
+        if share is not None:
+            mean = [total / tf.cast(more[-1], total.dtype) for total in mean]
+        in_place = iter(mean)
+        sums = [rider * self.world.size for rider in more[: len(riders)]]
+        return [None if gradient is None else next(in_place) for gradient in gradients], sums
 
-    def _mean(self, tensors: list[Any]) -> list[Any]:
-        """Tensors averaged over the world, those of one type in one group, for a group has one type.
+    def _means(self, tensors: list[Any]) -> list[Any]:
+        """Tensors averaged over the world, in groups, for a group has one type and begins when all of it is there.
 
         The name must hold "HorovodAllreduce": that is how Horovod tells its own failures from others.
         """
-        hvd = _horovod()
-        by_type: dict[Any, list[int]] = defaultdict(list)
-        for at, tensor in enumerate(tensors):
-            by_type[tensor.dtype].append(at)
         means = list(tensors)
-        for dtype, places in by_type.items():
-            # Horovod does not know bfloat16.
-            wire = tf.float32 if dtype == tf.bfloat16 else dtype
-            group = [tf.cast(tensors[at], wire) for at in places]
-            name = f"HorovodAllreduce_{dtype.name}"
-            reduced = hvd.grouped_allreduce(group, op=hvd.Average, name=name, ignore_name_scope=True)
-            for at, tensor in zip(places, reduced, strict=True):
-                means[at] = tf.cast(tensor, dtype)
+        for kind, places in _by_type(tensors).items():
+            sizes = [tensors[at].shape.num_elements() for at in places]
+            for number, group in enumerate(grouped(sizes, self.groups)):
+                chosen = [places[at] for at in group]
+                name = f"HorovodAllreduce_{kind.name}_{number}"
+                reduced = averaged(_horovod(), [tensors[at] for at in chosen], name, self.compression)
+                for at, tensor in zip(chosen, reduced, strict=True):
+                    means[at] = tensor
         return means
 
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
@@ -131,6 +152,14 @@ def _pin_gpu(world: World) -> None:
         )
     tf.config.set_visible_devices(gpus[at], "GPU")
     tf.config.experimental.set_memory_growth(gpus[at], True)
+
+
+def _by_type(tensors: Sequence[Any]) -> dict[Any, list[int]]:
+    """Places of tensors by their type, which one message has one of."""
+    places: dict[Any, list[int]] = defaultdict(list)
+    for at, tensor in enumerate(tensors):
+        places[tensor.dtype].append(at)
+    return places
 
 
 def _dense(gradient: Any) -> Any:

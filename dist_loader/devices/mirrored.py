@@ -64,12 +64,14 @@ class MirroredDevices:
     def sum_over_replicas(self, value: Any) -> Any:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
-    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+    def sum_in_step(self, values: Sequence[Any], name: str | None = None) -> list[Any]:
         return [self.sum_over_replicas(value) for value in values]
 
-    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
+    def mean_gradients(
+        self, gradients: Sequence[Any], share: Any | None, riders: Sequence[Any] = ()
+    ) -> tuple[list[Any], list[Any]]:
         # One process is the world. Among its replicas Keras sums the gradients itself.
-        return list(gradients)
+        return list(gradients), list(riders)
 
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
         return list(arrays)

@@ -36,11 +36,13 @@ class SingleDevice:
     def sum_over_replicas(self, value: Any) -> Any:
         return value
 
-    def sum_in_step(self, values: Sequence[Any]) -> list[Any]:
+    def sum_in_step(self, values: Sequence[Any], name: str | None = None) -> list[Any]:
         return list(values)
 
-    def mean_gradients(self, gradients: Sequence[Any], share: Any | None) -> list[Any]:
-        return list(gradients)
+    def mean_gradients(
+        self, gradients: Sequence[Any], share: Any | None, riders: Sequence[Any] = ()
+    ) -> tuple[list[Any], list[Any]]:
+        return list(gradients), list(riders)
 
     def sum_arrays(self, arrays: Sequence[Array]) -> list[Array]:
         return list(arrays)

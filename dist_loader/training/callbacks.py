@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -56,9 +56,13 @@ class StopFlag:
         self._wish = tf.Variable(0.0, trainable=False, name="stop_wish")
         self._wishes = tf.Variable(0.0, trainable=False, name="stop_wishes")
 
-    def exchange(self, total: Callable[[Any], Any]) -> None:
-        """Inside of a step: exchange wishes by `total`, a function from a scalar tensor to its sum over the ranks."""
-        self._wishes.assign(total(self._wish.read_value()))
+    def wish_in_step(self) -> Any:
+        """This rank's wish, a scalar tensor to be summed over the ranks."""
+        return self._wish.read_value()
+
+    def agree_in_step(self, wishes: Any) -> None:
+        """Take note of the sum."""
+        self._wishes.assign(wishes)
 
     def wish(self) -> None:
         """Ask for a stop, to be known to all after the next step."""

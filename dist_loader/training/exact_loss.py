@@ -8,6 +8,7 @@ between the forward and the backward pass. Plain losses do without: for them the
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,7 +16,6 @@ import tensorflow as tf
 from keras.src import backend
 from keras.src.losses import loss as keras_loss
 
-from dist_loader.devices import Devices
 from dist_loader.training.rows import real_rows
 from dist_loader.training.trace import Trace
 
@@ -32,7 +32,7 @@ def needs_global_count(model: Any, y_pred: Any) -> bool:
     return masked or not plain
 
 
-def bind_losses(model: Any, devices: Devices, trace: Trace) -> None:
+def bind_losses(model: Any, trace: Trace) -> None:
     """Let a compiled model's losses, and the trackers of its several outputs, heed what the step says in `trace`.
 
     Keras makes them at the first step, unless it has before.
@@ -41,19 +41,19 @@ def bind_losses(model: Any, devices: Devices, trace: Trace) -> None:
     if compiled is None:
         return
     if compiled.built:
-        _bind_parts(compiled, devices, trace)
+        _bind_parts(compiled, trace)
     else:
-        compiled.build = functools.partial(_build, compiled, devices, trace)
+        compiled.build = functools.partial(_build, compiled, trace)
 
 
-def _build(compiled: Any, devices: Devices, trace: Trace, y_true: Any, y_pred: Any) -> None:
+def _build(compiled: Any, trace: Trace, y_true: Any, y_pred: Any) -> None:
     type(compiled).build(compiled, y_true, y_pred)
-    _bind_parts(compiled, devices, trace)
+    _bind_parts(compiled, trace)
 
 
-def _bind_parts(compiled: Any, devices: Devices, trace: Trace) -> None:
+def _bind_parts(compiled: Any, trace: Trace) -> None:
     compiled._flat_losses = [
-        part._replace(loss=_CountedLoss(getattr(part.loss, "keras_loss", part.loss), devices, trace))
+        part._replace(loss=_CountedLoss(getattr(part.loss, "keras_loss", part.loss), trace))
         for part in compiled._flat_losses
     ]
     for tracker in compiled.metrics:
@@ -67,22 +67,21 @@ def _track(tracker: Any, trace: Trace, value: Any, sample_weight: Any = None) ->
 
 
 class _CountedLoss:
-    """A Keras loss, divided by the count of all replicas of all ranks where the step asks for it.
+    """A Keras loss, divided by the count of all slices, replicas and ranks where the step asks for it.
 
-    Its mean over the ranks (and Keras's sum over the replicas) is then the loss of one process over all real samples.
+    Its mean over slices and ranks (and Keras's sum over the replicas) is then one process's over all real samples.
     It does what `keras.losses.Loss.__call__` and `reduce_weighted_values` do, but for the count. Fill is told by the
     sign of its weight.
     """
 
-    def __init__(self, loss: Any, devices: Devices, trace: Trace) -> None:
+    def __init__(self, loss: Any, trace: Trace) -> None:
         self.keras_loss = loss
-        self._devices = devices
         self._trace = trace
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         loss = self.keras_loss
         sample_weight = _by_row(sample_weight, y_pred)
-        if not self._trace.count_globally:
+        if self._trace.total is None:
             return loss(y_true, y_pred, sample_weight)
         masks = [backend.get_keras_mask(y_pred)]
         y_true, y_pred = (
@@ -91,9 +90,10 @@ class _CountedLoss:
         )
         values = loss.call(y_true, y_pred)
         masks.append(backend.get_keras_mask(values))
-        return self._mean(values, [tf.cast(mask, tf.bool) for mask in masks if mask is not None], sample_weight)
+        masks = [tf.cast(mask, tf.bool) for mask in masks if mask is not None]
+        return self._mean(values, masks, sample_weight, self._trace.total)
 
-    def _mean(self, values: Any, masks: list[Any], weights: Any | None) -> Any:
+    def _mean(self, values: Any, masks: list[Any], weights: Any | None, total_of: Callable[[Any], Any]) -> Any:
         reduction = self.keras_loss.reduction
         if reduction in (None, "none") or len(values.shape) == 0:
             return values
@@ -104,16 +104,16 @@ class _CountedLoss:
             values, weights = keras_loss.squeeze_or_expand_to_same_rank(values, tf.cast(weights, values.dtype))
             values = values * weights
         total = tf.reduce_sum(values)
-        world = tf.cast(self._devices.world.size, values.dtype)
+        parts = tf.cast(self._trace.parts, values.dtype)
         if reduction == "sum":
-            return total * world
+            return total * parts
         if reduction == "mean_with_sample_weight" and weights is not None:
             count = tf.reduce_sum(weights)
         else:
             count = _valid_entries(values, mask, real)
-        (count,) = self._devices.sum_in_step([tf.stop_gradient(count)])
-        # Keras sums over the replicas; the strategy averages over the ranks.
-        return tf.math.divide_no_nan(total, tf.cast(count, total.dtype)) * world
+        count = total_of(tf.stop_gradient(count))
+        # Keras sums over the replicas; the step averages over slices and ranks.
+        return tf.math.divide_no_nan(total, tf.cast(count, total.dtype)) * parts
 
 
 def _by_row(weights: Any | None, y_pred: Any) -> Any | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 from dist_loader.devices import Array, Devices
 from dist_loader.errors import ConfigError
 from dist_loader.sequence import ImageSequence
+from dist_loader.training.slices import Slices
 
 _BYTES_AT_ONCE = 64 << 20  # gathered from all ranks in one message
 
@@ -25,12 +29,29 @@ def local_outputs(model: Any, sequence: ImageSequence) -> tuple[Array, Any]:
     plan, rank, epoch = sequence.plan, sequence.world.rank, sequence.epoch
     if plan.remainder == "drop" and plan.samples % plan.global_batch:
         raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
-    outputs = model.predict(sequence, verbose=0)
+    with _in_slices(model, plan.accumulate):
+        outputs = model.predict(sequence, verbose=0)
     steps = [plan.batch(epoch, step, rank)[0] for step in range(plan.steps)]
     # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
     first = [step * plan.global_batch + rank * plan.local_batch for step in range(plan.steps)]
     real = np.concatenate([np.arange(at, at + plan.local_batch) < plan.samples for at in first])
     return np.concatenate(steps)[real], keras.tree.map_structure(lambda output: output[real], outputs)
+
+
+@contextmanager
+def _in_slices(model: Any, slices: int) -> Iterator[None]:
+    """Let a model's predict step compute one slice of a batch at a time."""
+    if slices == 1:
+        yield
+        return
+    own = functools.partial(type(model).predict_step, model)
+    model.predict_step = lambda data: Slices(data, slices).mapped(own)
+    model.predict_function = None
+    try:
+        yield
+    finally:
+        model.predict_step = own
+        model.predict_function = None
 
 
 def save_outputs(numbers: Array, outputs: Any, folder: Path, rank: int) -> None:

@@ -7,7 +7,7 @@ package, and each binding starts from the method of the class, so that preparing
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -18,9 +18,11 @@ from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
 from dist_loader.sequence import ImageSequence
 from dist_loader.training import steps
+from dist_loader.training.alarm import Alarm
+from dist_loader.training.batch_norm import bind_moments, synchronised_layers
 from dist_loader.training.callbacks import StopFlag
 from dist_loader.training.exact_loss import bind_losses
-from dist_loader.training.trace import Trace
+from dist_loader.training.trace import Trace, told
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,22 @@ class Prepared:
     Attributes:
         devices: what it trains on.
         optimizer: whose gradients are averaged.
-        slices: parts that a device's batch is computed in.
+        slices: parts that a device's batch is trained in.
+        test_slices: parts that a device's batch is evaluated in.
+        retries: whether a step that a device has no memory for is done again in smaller slices.
         stop: the ranks' agreement to stop.
+        alarm: the ranks' news of running out of memory.
+        trace: what a step tells the model's parts while it is traced.
     """
 
     devices: Devices
     optimizer: Any
     slices: int
+    test_slices: int
+    retries: bool
     stop: StopFlag = field(default_factory=StopFlag, compare=False)
+    alarm: Alarm = field(default_factory=Alarm, compare=False)
+    trace: Trace = field(default_factory=Trace, compare=False)
 
 
 def prepared(model: Any) -> Prepared | None:
@@ -46,7 +56,14 @@ def prepared(model: Any) -> Prepared | None:
     return found if found is not None and found.optimizer is model.optimizer else None
 
 
-def prepare(model: Any, devices: Devices, sequence: ImageSequence) -> Prepared:
+def prepare(
+    model: Any,
+    devices: Devices,
+    sequence: ImageSequence,
+    slices: int = 1,
+    test_slices: int = 1,
+    retries: bool = False,
+) -> Prepared:
     """Build a compiled model and its optimizer, and bind to them what the devices need.
 
     A model that is prepared already keeps its compiled steps.
@@ -55,6 +72,9 @@ def prepare(model: Any, devices: Devices, sequence: ImageSequence) -> Prepared:
         model: a compiled Keras model.
         devices: how its steps run.
         sequence: shows a batch to a model that does not know its input's shape.
+        slices: parts that a device's batch is trained in.
+        test_slices: parts that a device's batch is evaluated in.
+        retries: whether a step that a device has no memory for is done again in smaller slices.
 
     Raises:
         ConfigError: the model is not compiled, or could not train exactly on these devices.
@@ -68,17 +88,33 @@ def prepare(model: Any, devices: Devices, sequence: ImageSequence) -> Prepared:
             model(keras.tree.map_structure(lambda array: tf.zeros((1, *array.shape[1:]), array.dtype), x))
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-    now = Prepared(devices, model.optimizer, sequence.plan.accumulate)
     before = prepared(model)
-    if before == now:
-        return before
-    _bind(model, now)
+    if before is None or before.devices != devices:
+        now = Prepared(devices, model.optimizer, slices, test_slices, retries)
+    else:  # the callbacks of a training that goes on hold on to its flags
+        now = replace(before, slices=slices, test_slices=test_slices, retries=retries)
+    if before != now:
+        _bind(model, now)
     return now
 
 
+def step_of(model: Any, now: Prepared, devices: Devices | None = None) -> steps.Step:
+    """The steps of a prepared model; on other devices than it was prepared for, if given."""
+    devices = devices or now.devices
+    several = devices.world.size > 1
+    shares_statistics = several and bool(synchronised_layers(model))
+    if shares_statistics and now.retries:
+        raise ConfigError(
+            'device_batch="auto" and BatchNormalization(synchronized=True) do not go together on several ranks: one '
+            "that ran out of memory would keep the others waiting for its statistics; give device_batch a number"
+        )
+    alarm = now.alarm if several and now.retries else None
+    return steps.Step(model, devices, now.trace, now.slices, even=shares_statistics, alarm=alarm)
+
+
 def _bind(model: Any, now: Prepared) -> None:
-    devices, trace = now.devices, Trace()
-    step = steps.Step(model, devices, trace, now.slices)
+    devices, trace = now.devices, now.trace
+    step = step_of(model, now)
     cls = type(model)
     if cls.train_step is keras.Model.train_step:
         train_step = functools.partial(steps.Step.train, step)
@@ -88,53 +124,67 @@ def _bind(model: Any, now: Prepared) -> None:
     train_step.prepared = now  # type: ignore[attr-defined]
     model.train_step = train_step
     if cls.test_step is keras.Model.test_step:
-        model.test_step = functools.partial(steps.Step.test, step)
-    model.get_metrics_result = functools.partial(_metrics_over_world, model, devices)
-    model.optimizer.apply = functools.partial(_reduce_and_apply, now, trace)
-    bind_losses(model, devices, trace)
+        model.test_step = functools.partial(steps.Step.test, replace(step, slices=now.test_slices, alarm=None))
+    model.get_metrics_result = functools.partial(_metrics_over_world, model, now)
+    model.optimizer.apply = functools.partial(_reduce_and_apply, now)
+    bind_losses(model, trace)
+    bind_moments(model, devices, trace)
+    model.__dict__.pop("make_train_function", None)  # see `retry`
     model.train_function = model.test_function = None
 
 
 def _own_train_step(model: Any, devices: Devices, trace: Trace, data: Any) -> Any:
     """A train step of the user's own class, with the gradients that it applies weighted by their real samples."""
     _, _, weights = keras.utils.unpack_x_y_sample_weight(data)
-    with steps.told(trace, share=steps.real_share(devices, weights)):
+    with told(trace, share=steps.real_share(devices, weights)):
         return type(model).train_step(model, data)
 
 
-def _reduce_and_apply(now: Prepared, trace: Trace, grads: Any, trainable_variables: Any = None) -> None:
+def _reduce_and_apply(now: Prepared, grads: Any, trainable_variables: Any = None) -> None:
     """The optimizer's own `apply`, on gradients averaged over the world.
 
     Before everything that the optimizer does: gradients are then unscaled, clipped and checked for overflow alike on
     every rank. A reduction inside of the loss-scaling optimizer's condition would wait for ever for a rank that skips.
     """
-    if now.devices.world.size > 1:
-        now.stop.exchange(lambda wish: now.devices.sum_in_step([wish])[0])
-    type(now.optimizer).apply(now.optimizer, now.devices.mean_gradients(list(grads), trace.share), trainable_variables)
+    apply = functools.partial(type(now.optimizer).apply, now.optimizer, trainable_variables=trainable_variables)
+    if now.devices.world.size == 1:
+        apply(now.devices.mean_gradients(list(grads), now.trace.share)[0])
+    elif now.retries:
+        now.alarm.apply_unless_raised(now.devices, list(grads), now.trace.share, now.stop, apply)
+    else:
+        means, (wishes,) = now.devices.mean_gradients(list(grads), now.trace.share, [now.stop.wish_in_step()])
+        now.stop.agree_in_step(wishes)
+        apply(means)
 
 
-def _metrics_over_world(model: Any, devices: Devices) -> Any:
-    """The model's metrics from the states of all ranks together, at the end of an epoch or an evaluation.
+def _metrics_over_world(model: Any, now: Prepared) -> Any:
+    """The model's metrics from the states of all ranks together, within an epoch and at its end.
 
     A metric's state is declared to be summed over devices, so the sum of the ranks' states is the state of one process
     that saw all samples. The average of the ranks' results is not (AUC, unequal numbers of samples).
-    Inside of a step the result is this rank's own.
     """
     own = functools.partial(type(model).get_metrics_result, model)
-    if devices.world.size == 1:
+    devices = now.devices
+    if devices.world.size * devices.replicas == 1 or not now.trace.over_world:
         return own()
-    states = _states_to_sum(model)
-    if not tf.executing_eagerly():
-        return own()
-    local = [np.asarray(state.numpy()) for state in states]
-    assign(states, devices.sum_arrays(local))
+    states = states_to_sum(model)
+    if tf.executing_eagerly():  # between steps, where Keras has summed over the replicas
+        if devices.world.size == 1:
+            return own()
+        local: list[Any] = [np.asarray(state.numpy()) for state in states]
+        sums: list[Any] = devices.sum_arrays(local)
+    else:
+        local = [tf.convert_to_tensor(state.value) for state in states]
+        with tf.control_dependencies(now.alarm.after_gradients() if now.retries else []):
+            sums = devices.sum_in_step([tf.identity(state) for state in local], name="metrics")
+    assign(states, sums)
     try:
         return own()
     finally:
         assign(states, local)
 
 
-def _states_to_sum(model: Any) -> list[Any]:
+def states_to_sum(model: Any) -> list[Any]:
     """The variables that a model's metrics keep.
 
     Raises:

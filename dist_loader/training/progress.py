@@ -13,6 +13,7 @@ import keras
 from dist_loader.training.clock import InputClock
 
 Verbose = Literal["auto"] | int
+Say = Callable[[str], object]
 
 _SECONDS_BETWEEN_LINES = 10.0
 

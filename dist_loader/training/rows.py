@@ -34,3 +34,9 @@ def only(real: Any, values: Any) -> Any:
         return kept
 
     return keras.tree.map_structure(part, values)
+
+
+def length(x: Any) -> Any:
+    """Rows of a batch: a number, or a scalar tensor where it is not known before."""
+    first = next(part for part in keras.tree.flatten(x) if part is not None)
+    return first.shape[0] or tf.shape(first)[0]

@@ -6,8 +6,6 @@ are fill, and which may be computed in slices. Where they differ from Keras, the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +14,14 @@ import tensorflow as tf
 from keras.src.losses import loss as keras_loss
 
 from dist_loader.devices import Devices
-from dist_loader.errors import ConfigError
+from dist_loader.training import counts
+from dist_loader.training.alarm import Alarm
 from dist_loader.training.exact_loss import needs_global_count
-from dist_loader.training.rows import only, real_rows
-from dist_loader.training.trace import Trace
+from dist_loader.training.rows import length, only, real_rows
+from dist_loader.training.slices import Slices
+from dist_loader.training.trace import Trace, told
+
+Data = tuple[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -30,107 +32,169 @@ class Step:
         model: a compiled Keras model.
         devices: what computes.
         trace: where the optimizer and the losses look for what the step tells them.
-        slices: parts that a device's batch is computed in, one after the other, for one update.
+        slices: parts that a device's batch is computed in, one after the other.
+        even: whether the loss is weighted by the rank's real samples before its gradient is taken, and not after, as
+            it must be where ranks share statistics of a layer: then each rank's gradient is of all ranks' losses.
+        alarm: where a step notes how far it has come, if it can be done again.
     """
 
     model: Any
     devices: Devices
     trace: Trace
     slices: int
+    even: bool
+    alarm: Alarm | None = None
 
     def train(self, data: Any) -> dict[str, Any]:
         """One optimizer update from one batch of this process."""
-        model = self.model
-        data = keras.utils.unpack_x_y_sample_weight(data)
-        share = real_share(self.devices, data[2])
-        trainable = model.trainable_weights
-        if self.slices == 1:
-            gradients, share_of_gradients = self._gradients(data, share)
-        else:
-            gradients, share_of_gradients = self._gradients_of_slices(data, share), share
-        with told(self.trace, share=share_of_gradients):
-            model.optimizer.apply_gradients(zip(gradients, trainable, strict=True))
-        return dict(model.get_metrics_result())
+        gradients, share = self.gradients(keras.utils.unpack_x_y_sample_weight(data))
+        with told(self.trace, share=share):
+            self.model.optimizer.apply_gradients(zip(gradients, self.model.trainable_weights, strict=True))
+        return dict(self.model.get_metrics_result())
 
     def test(self, data: Any) -> dict[str, Any]:
         """Loss and metrics of one batch of this process."""
         data = keras.utils.unpack_x_y_sample_weight(data)
         share = real_share(self.devices, data[2])
-        y_pred = self._call(data[0], training=False)
-        self._loss(data, y_pred, share, training=False)
-        self._update_metrics(data, y_pred, share)
+        known = self._counts(data, share, training=False)
+        slices = Slices(data, self.slices)
+
+        def test_slice(at: Any) -> Any:
+            part = slices.part(at)
+            y_pred = self._call(part, training=False)
+            self._loss(part, y_pred, share, known, training=False)
+            self._update_metrics(part, y_pred, share)
+            return at + 1
+
+        if self.slices == 1:
+            test_slice(0)
+        else:
+            tf.while_loop(lambda at: at < self.slices, test_slice, [tf.constant(0)], parallel_iterations=1)
         return dict(self.model.get_metrics_result())
 
-    def _gradients(self, data: tuple[Any, Any, Any], share: Any | None) -> tuple[list[Any], Any | None]:
-        """Gradients of the loss, and their weight in the average over the ranks (None: equal weights)."""
-        model = self.model
-        with tf.GradientTape() as tape:
-            y_pred = self._call(data[0], training=True)
-            loss, counted_globally = self._loss(data, y_pred, share, training=True)
-            loss = model.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, model.trainable_weights)
-        self._update_metrics(data, y_pred, share)
-        return gradients, None if counted_globally else share
+    def gradients(self, data: Data) -> tuple[list[Any], Any | None]:
+        """Gradients of the loss, and their weight in the average over the ranks (None: equal weights).
 
-    def _gradients_of_slices(self, data: tuple[Any, Any, Any], share: Any | None) -> list[Any]:
-        """The mean of the slices' gradients; only one slice is in the device's memory at a time.
-
-        A loop of the graph and not of Python, whose iterations TensorFlow might compute side by side.
+        The mean of the slices' gradients; only one slice is in the device's memory at a time.
         """
-        trainable = self.model.trainable_weights
-        length = _length(data[0]) // self.slices
+        share = real_share(self.devices, data[2])
+        known = self._counts(data, share, training=True)
+        if self.slices == 1:
+            return self._gradients(data, share, known)
+        slices = Slices(data, self.slices)
+        weights: list[Any] = []
 
         def add_slice(at: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
-            part = keras.tree.map_structure(
-                lambda tensor: None if tensor is None else tensor[at * length : (at + 1) * length], data
-            )
-            gradients, weight = self._gradients(part, share)
-            if weight is not share:
-                raise ConfigError(
-                    "losses with masks or of another reduction than the mean cannot be computed in slices"
-                )
+            gradients, weight = self._gradients(slices.part(at), share, known)
+            weights.append(weight)
             return at + 1, [
                 total if gradient is None else total + tf.convert_to_tensor(gradient)
                 for total, gradient in zip(sums, gradients, strict=True)
             ]
 
-        zeros = [tf.zeros(weight.shape, weight.dtype) for weight in trainable]
+        # A loop of the graph and not of Python, whose iterations TensorFlow might compute side by side.
+        zeros = [tf.zeros(weight.shape, weight.dtype) for weight in self.model.trainable_weights]
         _, sums = tf.while_loop(
             lambda at, _: at < self.slices, add_slice, (tf.constant(0), zeros), parallel_iterations=1
         )
-        return [total / self.slices for total in sums]
+        return [total / self.slices for total in sums], None if weights[0] is None else share
 
-    def _call(self, x: Any, training: bool) -> Any:
-        return self.model(x, training=training) if self.model._call_has_training_arg else self.model(x)
+    def _counts(self, data: Data, share: Any | None, training: bool) -> counts.Counts | None:
+        """What the losses count over all slices and ranks, found before the slices are computed.
 
-    def _loss(self, data: tuple[Any, Any, Any], y_pred: Any, share: Any | None, training: bool) -> tuple[Any, bool]:
+        It costs a forward pass at most. Where the count does not depend on it, as with masks of an embedding,
+        TensorFlow leaves it out.
+        """
+        if self.slices == 1 and self.alarm is None:
+            return None
+        slices = Slices(data, self.slices)
+
+        def counted(at: Any) -> list[Any] | None:
+            found: list[Any] = []
+            x, y, weights = part = slices.part(at)
+            with keras.StatelessScope():
+                y_pred = self._call(part, training)
+            if not needs_global_count(self.model, y_pred):
+                return None
+            if not self.model._compile_loss.built:  # it makes variables
+                self.model._compile_loss.build(y, y_pred)
+            weights = unscaled(weights, share)
+
+            def note(count: Any) -> Any:
+                found.append(count)
+                return count
+
+            weights_of_model = [(weight, weight.value) for weight in self.model.trainable_weights]  # for regularisers
+            with keras.StatelessScope(weights_of_model), told(self.trace, total=note):
+                self.model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weights, training=training)
+            return found
+
+        first = counted(0)
+        if first is None:
+            return None
+        _, sums = tf.while_loop(
+            lambda at, _: at < self.slices,
+            lambda at, sums: (at + 1, [total + more for total, more in zip(sums, counted(at) or [], strict=True)]),
+            (tf.constant(1), first),
+            parallel_iterations=1,
+        )
+        return counts.over_world(self.devices, sums, share, self.alarm)
+
+    def _gradients(self, data: Data, share: Any | None, known: counts.Counts | None) -> tuple[list[Any], Any | None]:
+        model = self.model
+        with tf.GradientTape() as tape:
+            y_pred = self._call(data, training=True)
+            loss, even = self._loss(data, y_pred, share, known, training=True)
+            if self.even and share is not None and not even:
+                (sum_of_shares,) = self.devices.sum_in_step([share / self.devices.replicas])
+                loss, even = loss * share * self.devices.world.size / sum_of_shares, True
+            loss = model.optimizer.scale_loss(loss)
+        gradients = tape.gradient(loss, model.trainable_weights)
+        self._update_metrics(data, y_pred, share)
+        return gradients, None if even else share
+
+    def _call(self, data: Data, training: bool) -> Any:
+        x, _, weights = data
+        with told(self.trace, real=real_rows(weights)):
+            return self.model(x, training=training) if self.model._call_has_training_arg else self.model(x)
+
+    def _loss(
+        self, data: Data, y_pred: Any, share: Any | None, known: counts.Counts | None, training: bool
+    ) -> tuple[Any, bool]:
         """The loss to differentiate, tracked; and whether it was divided by the counts of all ranks.
 
         A loss is tracked as often as there are real samples behind it. Keras counts all rows.
         """
         model, (x, y, weights) = self.model, data
-        counted_globally = needs_global_count(model, y_pred)
-        rows: Any = tf.cast(_length(x), tf.float32)
-        if counted_globally:
-            weights = _unscaled(weights, share)
-            if share is not None:
-                (sum_of_shares,) = self.devices.sum_in_step([share / self.devices.replicas])
-                rows = rows * sum_of_shares / self.devices.world.size
-        elif share is not None:
-            rows = rows * share
-        with told(self.trace, rows=rows, count_globally=counted_globally):
-            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weights, training=training)
-        model._loss_tracker.update_state(keras_loss.unscale_loss_for_distribution(loss), sample_weight=rows)
-        return loss, counted_globally
+        rows: Any = tf.cast(length(x), tf.float32)
+        if not needs_global_count(model, y_pred):
+            with told(self.trace, rows=rows if share is None else rows * share):
+                return self._tracked_loss(data, y_pred, training), False
+        world = self.devices.world.size
+        if known is None:
+            known = counts.as_they_come(self.devices, share)
+        if share is not None:
+            weights = unscaled(weights, share)
+            rows = rows * known.sum_of_shares / world
+        with told(self.trace, rows=rows, total=known.total(), parts=self.slices * world):
+            return self._tracked_loss((x, y, weights), y_pred, training), True
 
-    def _update_metrics(self, data: tuple[Any, Any, Any], y_pred: Any, share: Any | None) -> None:
+    def _tracked_loss(self, data: Data, y_pred: Any, training: bool) -> Any:
+        model, (x, y, weights) = self.model, data
+        loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weights, training=training)
+        tracked = keras_loss.unscale_loss_for_distribution(loss)
+        model._loss_tracker.update_state(tracked, sample_weight=self.trace.rows)
+        return loss
+
+    def _update_metrics(self, data: Data, y_pred: Any, share: Any | None) -> None:
         """Keras's metrics of the real rows alone, with their weights as the user gave them."""
         x, y, weights = data
         if share is not None:
             real = real_rows(weights)
-            weights = only(real, _unscaled(weights, share))
+            weights = only(real, unscaled(weights, share))
             x, y, y_pred = (only(real, part) for part in (x, y, y_pred))
-        self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+        with told(self.trace, over_world=False):
+            self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
 
 
 def real_share(devices: Devices, weights: Any | None) -> Any | None:
@@ -141,26 +205,7 @@ def real_share(devices: Devices, weights: Any | None) -> Any | None:
     return devices.sum_over_replicas(tf.reduce_mean(tf.cast(real, tf.float32))) / devices.replicas
 
 
-@contextmanager
-def told(trace: Trace, **facts: Any) -> Iterator[None]:
-    """Tell the model's parts what the step knows, for what is called inside."""
-    before = {name: getattr(trace, name) for name in facts}
-    for name, value in facts.items():
-        setattr(trace, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(trace, name, value)
-
-
-def _length(x: Any) -> Any:
-    """Rows of a batch."""
-    first = next(part for part in keras.tree.flatten(x) if part is not None)
-    return first.shape[0] or tf.shape(first)[0]
-
-
-def _unscaled(weights: Any | None, share: Any | None) -> Any | None:
+def unscaled(weights: Any | None, share: Any | None) -> Any | None:
     """Weights as the user gave them. The sequence scales them so that a filled batch has the right mean."""
     if weights is None or share is None:
         return weights

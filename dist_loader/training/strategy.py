@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Devices
+from dist_loader.devices.averaging import Compression
 from dist_loader.devices.horovod import HorovodDevices
 from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
@@ -23,9 +25,11 @@ from dist_loader.sequence import ImageSequence
 from dist_loader.training.callbacks import StopTogether, for_this_rank
 from dist_loader.training.checkpoint import CheckpointWriter, restore
 from dist_loader.training.clock import InputClock
+from dist_loader.training.device_batch import agreed_slices, follow, note_of, remember
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
-from dist_loader.training.prepare import prepare, prepared
-from dist_loader.training.progress import ProgressLines, Verbose, progress_callback
+from dist_loader.training.prepare import Prepared, prepare, prepared
+from dist_loader.training.progress import ProgressLines, Say, Verbose, progress_callback
+from dist_loader.training.retry import bind_retries
 from dist_loader.training.statistics import StatisticsAverage
 from dist_loader.training.summary import Summary
 from dist_loader.world import World
@@ -35,7 +39,7 @@ _log = logging.getLogger("dist_loader")
 Name = Literal["auto", "single", "mirrored", "horovod", "multiworker"]
 
 
-def init(name: Name = "auto") -> Strategy:
+def init(name: Name = "auto", compression: Compression = "none") -> Strategy:
     """Find out where this process runs, and join the others.
 
     To be called first, before TensorFlow is used for anything else.
@@ -44,12 +48,16 @@ def init(name: Name = "auto") -> Strategy:
         name: `"horovod"`: one process per device, started by horovodrun, mpirun or srun. `"mirrored"`: one process,
             every local GPU (or logical CPU device). `"single"`: one device. `"auto"`: Horovod under a launcher, else
             mirrored if there are several GPUs, else single. `"multiworker"` is refused, with the reason.
+        compression: of the gradients between the ranks: `"fp16"` and `"bf16"` halve what is sent and round to 11 and 8
+            bits. Gradients beyond 65504 become infinite in fp16, which `LossScaleOptimizer` notices and others do not.
 
     Raises:
-        ConfigError: an unknown name, a strategy that cannot work here, or one that is not installed.
+        ConfigError: an unknown name or compression, a strategy that cannot work here, or one that is not installed.
     """
     if name not in get_args(Name):
         raise ConfigError(f"strategy must be one of {', '.join(get_args(Name))}, not {name!r}")
+    if compression not in get_args(Compression):
+        raise ConfigError(f"compression must be one of {', '.join(get_args(Compression))}, not {compression!r}")
     if name == "multiworker":
         raise ConfigError(
             "Keras 3 cannot train under tf.distribute.MultiWorkerMirroredStrategy: its trainer fails in two places "
@@ -64,7 +72,7 @@ def init(name: Name = "auto") -> Strategy:
         else:
             name = "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "single"
     if name == "horovod":
-        return Strategy(HorovodDevices.started(world))
+        return Strategy(HorovodDevices.started(world, compression))
     return Strategy(MirroredDevices.on_local_devices(world) if name == "mirrored" else SingleDevice(world))
 
 
@@ -135,7 +143,8 @@ class Strategy:
             self._check(sequence)
         chief = self.world.chief
         with _original_errors(train, validation_data), self.scope():
-            stop = prepare(model, self.devices, train).stop
+            say = functools.partial(print, flush=True) if chief and verbose != 0 else _log.info
+            stop = self._prepare(model, train, validation_data, say).stop
             done = restore(model, checkpoint_dir, train) if checkpoint_dir is not None and chief else 0
             done = int(self.devices.sum_arrays([np.array([done])])[0][0])
             self.devices.broadcast([*model.weights, *model.optimizer.variables])
@@ -177,8 +186,15 @@ class Strategy:
         self._check(sequence)
         with _original_errors(sequence), self.scope():
             before = prepared(model)
-            if before is None or before.devices != self.devices:
-                prepare(model, self.devices, sequence)
+            known = before if before is not None and before.devices == self.devices else None
+            prepare(
+                model,
+                self.devices,
+                sequence,
+                slices=1 if known is None else known.slices,
+                test_slices=sequence.plan.accumulate,
+                retries=known is not None and known.retries,
+            )
             sequence.read_ahead_to(sequence.epoch + 1)
             return model.evaluate(sequence, verbose=0, return_dict=return_dict)
 
@@ -207,6 +223,26 @@ class Strategy:
             save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
             return None
         return in_index_order(self.devices, sequence, numbers, outputs)
+
+    def _prepare(self, model: Any, train: ImageSequence, valid: ImageSequence | None, say: Say) -> Prepared:
+        """Prepare a model for training, and find out the device batch if that is asked for."""
+
+        def prepare_now() -> Prepared:
+            test_slices = 1 if valid is None else valid.plan.accumulate
+            return prepare(
+                model, self.devices, train, train.plan.accumulate, test_slices, retries=train.finds_device_batch
+            )
+
+        now = prepare_now()
+        if train.finds_device_batch:
+            batch = train[0]
+            note = note_of(model, now, batch)
+            train.set_slices(agreed_slices(model, now, batch, note, say))
+            remember(note, train.plan.device_batch)
+            follow(valid, train)
+            now = prepare_now()
+            bind_retries(model, train, valid, note, say)
+        return now
 
     def _check(self, sequence: ImageSequence) -> None:
         if not isinstance(sequence, ImageSequence):

@@ -24,13 +24,22 @@ STOCK = Launch("python", replicas=0)  # Keras itself, without strategy and witho
 # All cases on one process and on two ranks; fewer on more, where every rank compiles every case, and under
 # MirroredStrategy, where Keras makes new iterators for every pass.
 FEW = ["sgd", "adam-global-clipnorm", "embedding", "one-sample-in-the-last-step", "fewer-samples-than-ranks"]
-ON_MIRRORS = [*FEW, "clipnorm", "masks", "two-inputs-and-outputs", "slices", "overflow-on-one-rank"]
+ON_MIRRORS = [
+    *FEW,
+    "clipnorm",
+    "masks",
+    "two-inputs-and-outputs",
+    "slices",
+    "slices-masks",
+    "batch-normalisation",
+    "overflow-on-one-rank",
+]
 LAUNCHES = {
     Launch("python"): list(CASES),
     Launch("gloo", 2): list(CASES),
-    Launch("gloo", 3): FEW,
+    Launch("gloo", 3): [*FEW, "slices-masks", "batch-normalisation"],
     Launch("gloo", 4): FEW,
-    Launch("mpi", 2): [*FEW, "masks"],
+    Launch("mpi", 2): [*FEW, "masks", "batch-normalisation"],
     Launch("mpi", 4): FEW,
     Launch("python", 1, replicas=2): ON_MIRRORS,
     Launch("python", 1, replicas=3): FEW[:2],
@@ -107,6 +116,12 @@ def test_losses_and_metrics_equal_those_of_one_process(launch: Launch, case: str
         assert logs["history"].keys() == stock["history"].keys()
         for name, values in stock["history"].items():
             np.testing.assert_allclose(logs["history"][name], values, err_msg=name, **close)
+        # Within an epoch, too: what callbacks see at the end of each step (Keras calls them once for several steps).
+        assert len(logs["steps"]) == len(stock["steps"]) or case == "steps-per-execution"
+        expected = {} if case == "steps-per-execution" else stock["steps"]
+        for (_, ours), (_, theirs) in zip(logs["steps"], expected, strict=bool(expected)):
+            for name, value in theirs.items():
+                np.testing.assert_allclose(ours[name], value, err_msg=name, **close)
         for name, value in stock["evaluate"].items():
             np.testing.assert_allclose(logs["evaluate"][name], value, err_msg=name, **close)
 

@@ -69,9 +69,11 @@ def train(
             net.steps_per_execution = more["steps_per_execution"]
     if strategy is None:
         return stock_keras(net, train, valid, weighting)
-    history = strategy.fit(net, train, validation_data=valid, epochs=EPOCHS, verbose=0).history
+    steps = []
+    noting = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append((batch, dict(logs))))
+    history = strategy.fit(net, train, validation_data=valid, epochs=EPOCHS, callbacks=[noting], verbose=0).history
     evaluated = strategy.evaluate(net, valid)
-    return net.get_weights(), {"history": history, "evaluate": evaluated}
+    return net.get_weights(), {"history": history, "evaluate": evaluated, "steps": steps}
 
 
 def stock_keras(net, train, valid, weighting):
@@ -80,7 +82,7 @@ def stock_keras(net, train, valid, weighting):
     # Traced, Keras counts the losses of several outputs once a batch where batches differ in length.
     net.run_eagerly = True
     net.reset_metrics = lambda: None  # or each batch would begin by it, and only the last one's numbers be left
-    history = {}
+    history, steps = {}, []
     for epoch in range(EPOCHS):
         train.epoch = epoch
         type(net).reset_metrics(net)
@@ -88,11 +90,12 @@ def stock_keras(net, train, valid, weighting):
             x, y, numbers = real_rows(train, step)
             weights = None if own is None else own[numbers]
             logs = net.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+            steps.append((step, {name: float(value) for name, value in logs.items()}))
         logs |= {f"val_{name}": value for name, value in tested(net, valid).items()}
         for name, value in logs.items():
             history.setdefault(name, []).append(float(value))
     net.optimizer.finalize_variable_values(net.trainable_weights)
-    return net.get_weights(), {"history": history, "evaluate": tested(net, valid)}
+    return net.get_weights(), {"history": history, "evaluate": tested(net, valid), "steps": steps}
 
 
 def tested(net, valid) -> dict:
@@ -184,6 +187,22 @@ def regression(classes: int) -> keras.Model:
             keras.layers.Flatten(),
             keras.layers.Dense(8, activation="relu"),
             keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
+def normalised(classes: int) -> keras.Model:
+    """Batch normalisation over all ranks."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(8, 3, use_bias=False),
+            keras.layers.BatchNormalization(synchronized=True, momentum=0.8),
+            keras.layers.Activation("relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(1e-2)),
+            keras.layers.Activation("softmax", dtype="float32"),
         ]
     )
 
@@ -302,6 +321,32 @@ CASES = {
     "fewer-samples-than-ranks": {"model": dense, "optimizer": sgd, "samples": 2},
     "steps-per-execution": {"model": dense, "optimizer": sgd, "samples": 40, "steps_per_execution": 3},
     "slices": {"model": dense, "optimizer": lambda: sgd(global_clipnorm=0.5), "samples": 50, "slices": 3},
+    "slices-masks": {
+        "model": masked,
+        "optimizer": sgd,
+        "sequence": Tokens,
+        "compiled": tokens,
+        "samples": 50,
+        "slices": 3,
+    },
+    "slices-mean-over-weights": {
+        "model": dense,
+        "optimizer": sgd,
+        "compiled": over_weights,
+        "samples": 50,
+        "sample_weight": by_number,
+        "slices": 3,
+    },
+    "slices-summed-loss": {"model": dense, "optimizer": sgd, "compiled": summed, "samples": 50, "slices": 2},
+    "slices-two-outputs": {
+        "model": two_inputs_and_outputs,
+        "optimizer": sgd,
+        "sequence": Pairs,
+        "compiled": two_outputs,
+        "samples": 50,
+        "slices": 3,
+    },
+    "batch-normalisation": {"model": normalised, "optimizer": sgd, "samples": 51},
     "mixed-float16": {"model": dense, "optimizer": sgd, "policy": "mixed_float16"},
     "mixed-bfloat16": {"model": dense, "optimizer": sgd, "policy": "mixed_bfloat16"},
     "overflow-on-one-rank": {

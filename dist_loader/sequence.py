@@ -18,7 +18,9 @@ from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
-from dist_loader.readers.image import Color, ImageReader, Resize
+from dist_loader.readers.crop import Crop
+from dist_loader.readers.image import Color, ImageReader
+from dist_loader.readers.resize import Resize
 from dist_loader.sizes import batches_in_host_batch
 from dist_loader.weights import mean_weights, own_weights
 from dist_loader.window import HostWindow
@@ -75,6 +77,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         remainder: what becomes of a last step that is not full: "weight", "drop" or "wrap" (see `Plan`).
         color: "rgb" or "grayscale".
         resize: "nearest", "bilinear" or "area".
+        crop: "stretch", "center" or "random-resized": which part of an image is resized (docs/images.md).
         global_batch: samples behind one update, a multiple of device_batch x replicas x world size; by default just
             that. A device computes its part of a larger one in slices of device_batch, one after the other.
         sample_weight: a weight of 0 or more for every sample of the index, shape (samples,).
@@ -99,6 +102,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         remainder: Remainder = "weight",
         color: Color = "rgb",
         resize: Resize = "bilinear",
+        crop: Crop = "stretch",
         global_batch: int | None = None,
         sample_weight: npt.ArrayLike | None = None,
         class_weight: Mapping[int, float] | None = None,
@@ -128,7 +132,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.threads = _threads(self.world) if threads is None else _at_least_one("threads", threads)
         self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
-        self._reader: Reader = ImageReader(index, size, color, resize)
+        self._reader: Reader = ImageReader(index, size, color, resize, crop, seed)
         sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
         held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
         self._frames = min(held, len(self) + 1)  # more than an epoch ahead is of no use
@@ -206,7 +210,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             plan, rank, steps = self.plan, self.world.rank, len(self)
             self._window = HostWindow(
                 self._reader,
-                lambda key: plan.batch(*divmod(key, steps), rank)[0],
+                lambda key: (key // steps, plan.batch(*divmod(key, steps), rank)[0]),
                 plan.local_batch,
                 self._frames,
                 self.threads,

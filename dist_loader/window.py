@@ -7,7 +7,7 @@ import time
 import weakref
 from collections import deque
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dist_loader.readers import Reader
 
 Numbers = npt.NDArray[np.int64]
+Contents: TypeAlias = "Callable[[int], tuple[int, Numbers]]"
 
 _JOIN_SECONDS = 5.0
 
@@ -33,7 +34,7 @@ class HostWindow:
 
     Args:
         reader: how samples are read.
-        numbers: the sample numbers of a batch by its key, int64, shape (batch,).
+        contents: what a batch holds, by its key: its epoch and its sample numbers, int64, shape (batch,).
         batch: samples in a batch.
         frames: how many batches are held in memory.
         threads: how many threads read.
@@ -41,10 +42,10 @@ class HostWindow:
     """
 
     def __init__(
-        self, reader: Reader, numbers: Callable[[int], Numbers], batch: int, frames: int, threads: int, timeout: float
+        self, reader: Reader, contents: Contents, batch: int, frames: int, threads: int, timeout: float
     ) -> None:
         self._timeout = timeout
-        self._pipeline = _Pipeline(reader, numbers, FrameRing(frames, (batch, *reader.shape), reader.dtype), threads)
+        self._pipeline = _Pipeline(reader, contents, FrameRing(frames, (batch, *reader.shape), reader.dtype), threads)
         self._one_consumer = threading.Lock()
         # The threads hold the pipeline and not this object, so that it can be forgotten while they run.
         self.close = weakref.finalize(self, self._pipeline.close)
@@ -78,7 +79,8 @@ class HostWindow:
 class _Batch:
     """A batch on its way from sample numbers to a filled frame."""
 
-    def __init__(self, numbers: Numbers, frame: Frame, parts: list[slice]) -> None:
+    def __init__(self, epoch: int, numbers: Numbers, frame: Frame, parts: list[slice]) -> None:
+        self.epoch = epoch
         self.numbers = numbers
         self.frame = frame
         self.unread = parts
@@ -92,9 +94,9 @@ class _Batch:
 class _Pipeline:
     """Frames in, filled batches out: one thread that schedules, several that read."""
 
-    def __init__(self, reader: Reader, numbers: Callable[[int], Numbers], ring: FrameRing, threads: int) -> None:
+    def __init__(self, reader: Reader, contents: Contents, ring: FrameRing, threads: int) -> None:
         self._reader = reader
-        self._numbers = numbers
+        self._contents = contents
         self._ring = ring
         self._coming: deque[_Batch] = deque()  # scheduled and not yet asked for, in the order of keys
         self._asked: _Batch | None = None  # asked for last
@@ -180,21 +182,21 @@ class _Pipeline:
 
     def _batch(self, key: int, frame: Frame) -> _Batch:
         try:
-            numbers = self._numbers(key)
+            epoch, numbers = self._contents(key)
         except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
-            batch = _Batch(np.empty(0, np.int64), frame, [])
+            batch = _Batch(0, np.empty(0, np.int64), frame, [])
             batch.errors[0] = error
             return batch
         # Parts are small enough that all threads share the reading of one batch.
         length = max(1, min(16, len(numbers) // (2 * len(self._threads))))
-        return _Batch(numbers, frame, [slice(at, at + length) for at in range(0, len(numbers), length)])
+        return _Batch(epoch, numbers, frame, [slice(at, at + length) for at in range(0, len(numbers), length)])
 
     def _read_parts(self) -> None:
         while (work := self._parts.get()) is not None:
             batch, part = work
             try:
                 if not batch.abandoned:
-                    self._reader.read(batch.numbers[part], batch.frame[part])
+                    self._reader.read(batch.numbers[part], batch.epoch, batch.frame[part])
             except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
                 batch.errors[part.start] = error
             with self._changed:

@@ -78,8 +78,9 @@ def train(args: argparse.Namespace) -> None:
         "resize": args.resize,
         "threads": args.threads,
     }
-    train = dl.ImageSequence(samples, remainder=args.remainder, global_batch=args.global_batch, **how)
-    valid = dl.ImageSequence(held_out, shuffle=False, **how)
+    train = dl.ImageSequence(samples, remainder=args.remainder, global_batch=args.global_batch, crop=args.crop, **how)
+    middle = args.crop.replace("random-resized", "center")  # validation sees the same part in every epoch
+    valid = dl.ImageSequence(held_out, shuffle=False, crop=middle, **how)
 
     devices = strategy.world.size * strategy.replicas
     rate = dl.scaled_learning_rate(args.lr, devices, args.lr_scaling)
@@ -198,6 +199,12 @@ def arguments() -> argparse.Namespace:
     add("--size", type=size, default=(32, 32), help="HEIGHTxWIDTH, or one number for both (default 32)")
     add("--color", choices=("rgb", "grayscale"), default="rgb")
     add("--resize", choices=("nearest", "bilinear", "area"), default="bilinear")
+    add(
+        "--crop",
+        choices=("stretch", "center", "random-resized"),
+        default="stretch",
+        help="part of an image that is used: all, its middle, or another in every epoch (validation: its middle)",
+    )
     add("--epochs", type=positive, default=8, help="(default 8)")
     add("--device-batch", type=positive, default=32, help="images that one device computes at once (default 32)")
     add("--global-batch", type=positive, help="images behind one update (default: those of all devices at once)")

@@ -9,7 +9,7 @@ import pytest
 
 import dist_loader
 
-HEAVY = ("tensorflow", "keras", "horovod", "mpi4py", "pyarrow", "PIL", "numpy")
+HEAVY = ("tensorflow", "keras", "horovod", "mpi4py", "pyarrow", "PIL", "cv2", "simplejpeg", "numpy")
 
 
 def loaded_by(statement):
@@ -33,7 +33,7 @@ def test_the_package_alone_loads_nothing_heavy():
         ("from dist_loader import Permutation; Permutation(9, 0, 0)[:]", {"numpy"}),
         ("from dist_loader import Plan; Plan(9, 2, 2).batch(0, 0, 1)", {"numpy"}),
         ("from dist_loader.window import HostWindow", {"numpy"}),
-        ("from dist_loader.readers.image import ImageReader", {"numpy", "PIL"}),
+        ("from dist_loader.readers.image import ImageReader", {"numpy", "PIL", "cv2", "simplejpeg"}),
     ],
 )
 def test_the_rooms_below_keras_do_without_it(statement, brings):

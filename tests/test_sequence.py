@@ -648,9 +648,9 @@ def samples_read(monkeypatch):
     read = ImageReader.read
     counts = Counter()
 
-    def counted(self, numbers, out):
+    def counted(self, numbers, epoch, out):
         counts.update(numbers.tolist())
-        read(self, numbers, out)
+        read(self, numbers, epoch, out)
 
     monkeypatch.setattr(ImageReader, "read", counted)
     return counts

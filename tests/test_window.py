@@ -38,10 +38,12 @@ class NumberReader:
         self.seconds = seconds or (lambda number: 0)
         self.broken = set(broken)
         self.stuck = {number: threading.Event() for number in stuck}
+        self.epochs = {}
         self.began = []
         self.done = []
 
-    def read(self, numbers, out):
+    def read(self, numbers, epoch, out):
+        self.epochs.update(dict.fromkeys(numbers.tolist(), epoch))
         assert out.shape == (len(numbers), WIDTH)
         for number, place in zip(numbers.tolist(), out, strict=True):
             self.began.append(number)
@@ -76,7 +78,7 @@ def expected(key, batch=BATCH):
 def window_of(reader=None, frames=3, threads=3, timeout=60.0, batch=BATCH):
     return HostWindow(
         reader or NumberReader(),
-        lambda key: np.arange(key * batch, (key + 1) * batch),
+        lambda key: (key // 2, np.arange(key * batch, (key + 1) * batch)),
         batch,
         frames,
         threads,
@@ -372,12 +374,12 @@ def test_of_two_errors_in_a_batch_the_first_samples_comes(readers, threads):
 
 
 def test_an_error_of_the_plan_comes_to_who_asks_for_that_batch(threads):
-    def numbers(key):
+    def contents(key):
         if key == 2:
             raise IndexError("no batch 2")
-        return numbers_of(key)
+        return 0, numbers_of(key)
 
-    window = HostWindow(NumberReader(), numbers, BATCH, 4, 2, 60)
+    window = HostWindow(NumberReader(), contents, BATCH, 4, 2, 60)
     for key in (0, 1):
         np.testing.assert_array_equal(window.get(key), expected(key))
     with pytest.raises(IndexError, match="no batch 2"):
@@ -472,14 +474,14 @@ def test_a_forgotten_window_ends_its_threads(threads):
 def test_a_window_that_its_own_thread_collects_ends_its_threads(threads):
     forgotten = threading.Event()
 
-    def numbers(key):
+    def contents(key):
         if forgotten.is_set():
             gc.collect()
-        return numbers_of(key)
+        return 0, numbers_of(key)
 
     gc.disable()
     try:
-        window = HostWindow(NumberReader(), numbers, BATCH, 4, 8, 60)
+        window = HostWindow(NumberReader(), contents, BATCH, 4, 8, 60)
         batch = window.get(0)
         cycle = [window]
         cycle.append(cycle)
@@ -534,13 +536,13 @@ PROGRAM = textwrap.dedent("""
 
     class Slow:
         shape, dtype = (1000,), np.dtype(np.uint8)
-        def read(self, numbers, out):
+        def read(self, numbers, epoch, out):
             time.sleep({seconds})
             out[:] = 1
         def name(self, number):
             return str(number)
 
-    window = HostWindow(Slow(), lambda key: np.arange(8) + 8 * key, 8, 50, 8, 60)
+    window = HostWindow(Slow(), lambda key: (0, np.arange(8) + 8 * key), 8, 50, 8, 60)
     batch = window.get(0)
     kept = [batch[1:], window]
     {end}

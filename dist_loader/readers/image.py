@@ -1,70 +1,69 @@
-"""Images on disk, decoded and resized by Pillow."""
+"""Images on disk, decoded, cropped and resized: the reader of an `ImageSequence`."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from dist_loader.errors import ConfigError, SampleError
+from dist_loader.readers.crop import Box, Crop, crop_box
+from dist_loader.readers.jpeg import read_jpeg
+from dist_loader.readers.pillow import prepare_pillow, read_with_pillow
+from dist_loader.readers.resize import Resize
 
 if TYPE_CHECKING:
     from dist_loader.index import Index
 
 Color = Literal["rgb", "grayscale"]
-Resize = Literal["nearest", "bilinear", "area"]
 
-_MODES: dict[str, str] = {"rgb": "RGB", "grayscale": "L"}
-_FILTERS: dict[str, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "area": Image.Resampling.BOX,
-}
-_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations in which the stored width is the upright height
+_CHANNELS: dict[Color, int] = {"rgb": 3, "grayscale": 1}
 
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Reads the images of an index, stretched to one size, as uint8.
+    """Reads the images of an index, brought to one size, as uint8.
 
-    A JPEG file is decoded at the smallest of its reduced scales that is at least twice the target. When an image
+    A file's content says what it is, not its name: JPEG files go to libjpeg-turbo, all others to Pillow. When an image
     shrinks, bilinear and area resizing take all pixels into account (antialiasing). The orientation that a camera
     wrote into a file is applied. Transparency is dropped, 16-bit channels keep their high byte, and of an animation
-    the first frame is taken.
+    the first frame is taken. docs/images.md tells more.
 
     Args:
         index: the images' paths.
         size: (height, width) in pixels.
         color: `"rgb"` for three channels, `"grayscale"` for one.
         resize: `"nearest"`, `"bilinear"` or `"area"`.
+        crop: `"stretch"`, `"center"` or `"random-resized"`; see `crop_box`.
+        seed: of the random crops, any int.
 
     Raises:
-        ConfigError: a size that is not two whole numbers above 0, an unknown color or resize.
+        ConfigError: a size that is not two whole numbers above 0, an unknown color, resize or crop.
     """
 
     index: Index
     size: tuple[int, int]
     color: Color = "rgb"
     resize: Resize = "bilinear"
+    crop: Crop = "stretch"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _checked_size(self.size))
-        for name, value, known in (("color", self.color, Color), ("resize", self.resize, Resize)):
+        known_values = (("color", self.color, Color), ("resize", self.resize, Resize), ("crop", self.crop, Crop))
+        for name, value, known in known_values:
             if value not in get_args(known):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
-        # Both once and here, in one thread: Pillow looks for its plugins in a way that threads disturb (an image is
-        # then "unknown"), and to silence a warning around each image is not possible in threads.
-        Image.init()
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # a large image is not an error
+        prepare_pillow()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        return (*self.size, Image.getmodebands(_MODES[self.color]))
+        return (*self.size, _CHANNELS[self.color])
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:
@@ -76,7 +75,7 @@ class ImageReader:
         path = self.index.path(number)
         return path if path.isprintable() else repr(path)
 
-    def read(self, numbers: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> None:
         """Decode images into `out`, uint8 of shape (n, height, width, channels).
 
         Raises:
@@ -84,31 +83,17 @@ class ImageReader:
         """
         for number, place in zip(numbers.tolist(), out, strict=True):
             path = self.index.path(number)
+            box_of = partial(self._box, epoch, number)
             try:
-                place[...] = self._decode(path)
-            except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+                with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path costs more than the opening)
+                    data = file.read()
+                if not read_jpeg(data, box_of, self.resize, place):
+                    read_with_pillow(data, box_of, self.resize, place)
+            except Exception as error:  # decoders raise whatever a broken file leads them to
                 raise SampleError(number, path, _reason(error)) from error
 
-    def _decode(self, path: str) -> npt.NDArray[np.uint8]:
-        height, width = self.size
-        mode = _MODES[self.color]
-        with Image.open(path) as image:
-            lies = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
-            image.draft(mode, (2 * height, 2 * width) if lies else (2 * width, 2 * height))
-            upright = ImageOps.exif_transpose(image)
-            resized = _eight_bit(upright).convert(mode).resize((width, height), _FILTERS[self.resize])
-        return np.asarray(resized, np.uint8).reshape(self.shape)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """`image` with 16-bit gray brought to 8 bits, which Pillow's own conversion would clip to white instead."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "I":
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "P":  # through the palette's colors, whatever transparency it has
-        return image.convert("RGBA" if "transparency" in image.info else "RGB")
-    return image
+    def _box(self, epoch: int, number: int, height: int, width: int) -> Box:
+        return crop_box(self.crop, height, width, self.size, self.seed, epoch, number)
 
 
 def _checked_size(size: object) -> tuple[int, int]:

@@ -29,10 +29,10 @@ def index_of(root):
     return Index.from_directory(root)
 
 
-def read(reader, numbers=(0,)):
+def read(reader, numbers=(0,), epoch=0):
     """What a reader makes of samples, into memory that is full of something else."""
     out = np.full((len(numbers), *reader.shape), 77, np.uint8)
-    reader.read(np.array(numbers, np.int64), out)
+    reader.read(np.array(numbers, np.int64), epoch, out)
     return out
 
 
@@ -229,7 +229,7 @@ def test_samples_come_in_the_order_asked_for_and_fill_every_element(tmp_path):
     numbers = [3, 0, 5, 3]
     for garbage in (0, 255):
         out = np.full((len(numbers) + 2, *reader.shape), garbage, np.uint8)
-        reader.read(np.array(numbers), out[1:-1])
+        reader.read(np.array(numbers), 0, out[1:-1])
         np.testing.assert_array_equal(out[1:-1], [images[number] for number in numbers])
         assert (out[0] == garbage).all()
         assert (out[-1] == garbage).all()
@@ -279,7 +279,7 @@ def test_the_first_images_of_a_process_may_be_read_by_many_threads(tmp_path):
         def work(number):
             barrier.wait()
             try:
-                reader.read(np.array([number]), np.empty((1, 4, 4, 3), np.uint8))
+                reader.read(np.array([number]), 0, np.empty((1, 4, 4, 3), np.uint8))
             except Exception as error:
                 failed.append(error)
 

@@ -1,0 +1,54 @@
+"""Images of every kind that Pillow knows, decoded and resized by it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dist_loader.readers.crop import Box
+from dist_loader.readers.resize import FILTERS, Pixels, Resize
+
+
+def prepare_pillow() -> None:
+    """Load Pillow's plugins, and let it not warn of large images; to be called before threads read.
+
+    Both once and in one thread: Pillow looks for its plugins in a way that threads disturb (an image is then
+    "unknown"), and to silence a warning around each image is not possible in threads.
+    """
+    Image.init()
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # a large image is not an error
+
+
+def read_with_pillow(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, out: Pixels) -> None:
+    """Decode an image file into given memory.
+
+    Args:
+        data: the file's content.
+        box_of: from the upright image's height and width to the part of it that is wanted.
+        resize: how that part is brought to the sample's size.
+        out: where to, shape (height, width, channels), with 3 channels for colors and 1 for gray.
+
+    Raises:
+        Exception: of any kind; Pillow's decoders raise whatever a broken file leads them to.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB" if out.shape[2] == 3 else "L")
+    top, left, height, width = box_of(upright.height, upright.width)
+    box = (left, top, left + width, top + height)
+    resized = upright.resize((out.shape[1], out.shape[0]), FILTERS[resize], box=box)
+    out[...] = np.asarray(resized).reshape(out.shape)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """`image` with 16-bit gray brought to 8 bits, which Pillow's own conversion would clip to white instead."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "I":
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "P":  # through the palette's colors, whatever transparency it has
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    return image

@@ -70,8 +70,8 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
             raise
         return False
     pixels = _upright(pixels, orientation)
-    # The box in whole pixels of the reduced image: as large as it was, and less than half a pixel from its place.
-    rows, columns = -(-box_height // scale), -(-box_width // scale)
+    # The box in whole pixels of the reduced image, of which it misses its place by half of one at most.
+    rows, columns = _reduced(box_height, scale), _reduced(box_width, scale)
     top = min(round(top / scale), pixels.shape[0] - rows)
     left = min(round(left / scale), pixels.shape[1] - columns)
     resize_into(pixels[top : top + rows, left : left + columns], resize, out)
@@ -80,8 +80,13 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
 
 def _reduction(height: int, width: int, out: Pixels, resize: Resize) -> int:
     """The largest reduction that leaves enough pixels of a part of height x width for the sample."""
-    fitting = (by for by in _REDUCTIONS if _covers(-(-height // by), -(-width // by), out, _COVER[resize]))
+    fitting = (by for by in _REDUCTIONS if _covers(_reduced(height, by), _reduced(width, by), out, _COVER[resize]))
     return next(fitting, 1)
+
+
+def _reduced(length: int, scale: int) -> int:
+    """A length in whole pixels of the reduced image, at least one."""
+    return max(1, (length + scale // 2) // scale)
 
 
 def _covers(height: int, width: int, out: Pixels, times: float) -> bool:

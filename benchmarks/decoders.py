@@ -1,0 +1,234 @@
+"""Which decoder and which resizing: images a second on all cores, beside the difference to Pillow's antialiased pixels.
+
+    python benchmarks/decoders.py [--rounds 7]
+
+JPEG files in memory become 224 x 224 x 3 uint8, a thread per core writing straight into a batch, in interleaved rounds
+after one that is not counted. The last rows read the files from disk as a training does, and do the same work in
+processes that share nothing (the limit). Prints the medians and writes them to benchmarks/results/decoders.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from dist_loader.index import Index
+from dist_loader.readers.image import ImageReader
+from dist_loader.readers.jpeg import read_jpeg
+
+SIDE = 224
+CORES = len(os.sched_getaffinity(0))
+Way = Callable[[bytes, np.ndarray], object]
+
+
+def photo(height: int, width: int, seed: int) -> Image.Image:
+    """Something with the detail of a photo: smooth shapes, edges and some noise."""
+    rng = np.random.default_rng(seed)
+    soft = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize((width, height), Image.BICUBIC)
+    edges = np.add.outer(np.arange(height) // 90, np.arange(width) // 70)[..., None] % 2 * 40
+    pixels = 0.8 * np.asarray(soft) + edges + rng.normal(0, 7, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+CORPORA: dict[str, Callable[[int], Image.Image]] = {
+    "about 455 x 400": lambda n: photo(360 + 8 * (n % 11), 410 + 9 * (n % 10), n),
+    "1600 x 1067": lambda n: photo(1067, 1600, n),
+}
+FILES = {"about 455 x 400": 200, "1600 x 1067": 32}
+
+
+def reduced(data: bytes, **options: object) -> np.ndarray:
+    """Decoded by simplejpeg at 1/8, 1/4 or 1/2 where that covers the target."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    by = next((by for by in (8, 4, 2) if min(height, width) >= SIDE * by), 1)
+    return simplejpeg.decode_jpeg(data, min_height=-(-height // by), min_width=-(-width // by), **options)
+
+
+def opencv_resize(pixels: np.ndarray, out: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> None:
+    cv2.resize(pixels, (SIDE, SIDE), dst=out, interpolation=interpolation)
+
+
+def pillow_resize(pixels: np.ndarray, out: np.ndarray, gap: float | None = None) -> None:
+    image = Image.frombuffer("RGB", pixels.shape[1::-1], pixels, "raw", "RGB", 0, 1)
+    out[...] = np.asarray(image.resize((SIDE, SIDE), Image.BILINEAR, reducing_gap=gap))
+
+
+def pillow(data: bytes, out: np.ndarray, reduce: bool = True) -> None:
+    with Image.open(io.BytesIO(data)) as image:
+        if reduce:
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))
+        out[...] = np.asarray(image.resize((SIDE, SIDE), Image.BILINEAR))
+
+
+def opencv(data: bytes, out: np.ndarray) -> None:
+    opencv_resize(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), out)
+
+
+def ours(data: bytes, out: np.ndarray) -> None:
+    assert read_jpeg(data, lambda height, width: (0, 0, height, width), "bilinear", out)
+
+
+def smoothed(data: bytes, out: np.ndarray, **options: object) -> None:
+    opencv_resize(cv2.GaussianBlur(reduced(data, **options), (3, 3), 0), out)
+
+
+OURS = "dist_loader: simplejpeg, smoothed + INTER_LINEAR"
+WAYS: dict[str, Way] = {
+    "Pillow, whole": lambda data, out: pillow(data, out, reduce=False),
+    "Pillow, draft to twice the target": pillow,
+    "OpenCV + INTER_LINEAR": opencv,
+    "simplejpeg, no resizing": lambda data, out: reduced(data),
+    "simplejpeg + INTER_LINEAR": lambda data, out: opencv_resize(reduced(data), out),
+    "simplejpeg + INTER_LINEAR_EXACT": lambda data, out: opencv_resize(reduced(data), out, cv2.INTER_LINEAR_EXACT),
+    "simplejpeg + INTER_AREA": lambda data, out: opencv_resize(reduced(data), out, cv2.INTER_AREA),
+    "simplejpeg + Pillow": lambda data, out: pillow_resize(reduced(data), out),
+    "simplejpeg + Pillow, reducing_gap=2": lambda data, out: pillow_resize(reduced(data), out, 2.0),
+    "simplejpeg, any scale + INTER_LINEAR": lambda data, out: opencv_resize(
+        simplejpeg.decode_jpeg(data, min_height=SIDE, min_width=SIDE), out
+    ),
+    "simplejpeg + 3 x 3 binomial + INTER_LINEAR": smoothed,
+    "the same, fastupsample": lambda data, out: smoothed(data, out, fastupsample=True),
+    "the same, fastdct": lambda data, out: smoothed(data, out, fastdct=True),
+    OURS: ours,
+}
+
+
+def in_threads(way: Way, files: list[bytes], threads: int = CORES) -> float:
+    """Images a second."""
+    batch = np.empty((64, SIDE, SIDE, 3), np.uint8)
+
+    def work(first: int) -> None:
+        for number in range(first, len(files), threads):
+            way(files[number], batch[number % 64])
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    return len(files) / (time.perf_counter() - started)
+
+
+def _process(files: list[bytes], barrier: multiprocessing.Barrier, results: multiprocessing.Queue) -> None:
+    out = np.empty((SIDE, SIDE, 3), np.uint8)
+    barrier.wait()
+    started = time.perf_counter()
+    for data in files:
+        ours(data, out)
+    results.put(len(files) / (time.perf_counter() - started))
+
+
+def in_processes(files: list[bytes]) -> float:
+    """Images a second of as many processes as there are cores, each with its part of the files."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(CORES), context.Queue()
+    processes = [context.Process(target=_process, args=(files[n::CORES], barrier, results)) for n in range(CORES)]
+    for process in processes:
+        process.start()
+    rates = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return sum(rates)
+
+
+def from_disk(index: Index, **options: str) -> float:
+    """Images a second through the reader, parts of 16 samples at a time."""
+    reader = ImageReader(index, (SIDE, SIDE), **options)
+    parts = [np.arange(at, min(at + 16, len(index))) for at in range(0, len(index), 16)]
+    batches = [np.empty((len(part), *reader.shape), np.uint8) for part in parts]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(lambda part, out: reader.read(part, 0, out), parts, batches))
+    return len(index) / (time.perf_counter() - started)
+
+
+def difference(way: Way, files: list[bytes]) -> tuple[float, int]:
+    """Mean and largest difference to Pillow's whole decoding and antialiased bilinear resizing."""
+    differences = []
+    for data in files:
+        out, wanted = np.zeros((2, SIDE, SIDE, 3), np.uint8)
+        way(data, out)
+        pillow(data, wanted, reduce=False)
+        differences.append(np.abs(out.astype(int) - wanted))
+    return float(np.mean(differences)), int(np.max(differences))
+
+
+def measure(corpus: str, rounds: int) -> dict[str, dict[str, object]]:
+    images = [CORPORA[corpus](number) for number in range(FILES[corpus])]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "class"
+        folder.mkdir()
+        for number, image in enumerate(images):
+            image.save(folder / f"{number:04}.jpg", quality=90)
+        index = Index.from_directory(scratch)
+        files = [path.read_bytes() for path in sorted(folder.iterdir())]
+        runs: dict[str, Callable[[], float]] = {
+            name: lambda way=way: in_threads(way, files) for name, way in WAYS.items()
+        }
+        runs["(one thread) " + OURS] = lambda: in_threads(ours, files, 1)
+        runs["(from disk) ImageReader"] = lambda: from_disk(index)
+        runs["(from disk) ImageReader, area"] = lambda: from_disk(index, resize="area")
+        runs["(from disk) ImageReader, random-resized"] = lambda: from_disk(index, crop="random-resized")
+        runs["(limit) the same in processes, from memory"] = lambda: in_processes(files)
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for number in range(rounds + 1):
+            for name, run in runs.items():
+                rates[name].append(run())
+            print(f"{corpus}: round {number} of {rounds}", flush=True)
+    table: dict[str, dict[str, object]] = {}
+    for name, values in rates.items():
+        table[name] = {"images_per_second": round(statistics.median(values[1:]), 1)}
+        if name in WAYS and "no resizing" not in name:
+            mean, most = difference(WAYS[name], files[:10])
+            table[name] |= {"mean_difference": round(mean, 2), "max_difference": most}
+    return table
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    tables = {corpus: measure(corpus, args.rounds) for corpus in CORPORA}
+    for corpus, table in tables.items():
+        best = table[OURS]["images_per_second"]
+        print(f"\n| JPEG of {corpus} | images/s | beside ours | mean difference | max |\n|---|---|---|---|---|")
+        for name, row in table.items():
+            rate = row["images_per_second"]
+            shown = (
+                f"{rate:,.0f}",
+                f"{rate / best:.2f}",
+                row.get("mean_difference", ""),
+                row.get("max_difference", ""),
+            )
+            print(f"| {name} | {' | '.join(str(value) for value in shown)} |")
+    facts = {
+        "cores": CORES,
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "simplejpeg": simplejpeg.__version__,
+        "opencv": cv2.__version__,
+        "pillow": Image.__version__,
+        "rounds": args.rounds,
+    }
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    content = json.dumps({"jpeg": tables, "facts": facts}, indent=2)
+    (results / "decoders.json").write_text(content + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -245,6 +245,34 @@ def test_a_larger_global_batch_comes_as_one(make):
     assert order(sequence, 0) == order(make(samples=60, device_batch=20), 0)
 
 
+def test_random_crops_belong_to_epoch_and_sample_and_not_to_the_rank(tmp_path, threads):
+    (tmp_path / "class").mkdir()
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "class" / f"{number:02}.png")
+    index = Index.from_directory(tmp_path)
+
+    def seen(size, **kwargs):
+        """By epoch and sample, the image; from the ranks of a world."""
+        images = {}
+        for rank in range(size):
+            sequence = ImageSequence(index, (8, 8), 12 // size, world=of(rank, size), crop="random-resized", **kwargs)
+            for sequence.epoch in (0, 1):
+                numbers, _ = sequence.plan.batch(sequence.epoch, 0, rank)
+                images |= {
+                    (sequence.epoch, n): image for n, image in zip(numbers.tolist(), sequence[0][0], strict=True)
+                }
+            sequence.close()
+        return images
+
+    one, three = seen(1), seen(3)
+    assert one.keys() == three.keys() == set(itertools.product((0, 1), range(12)))
+    assert all((one[which] == three[which]).all() for which in one)
+    assert not any((one[0, number] == one[1, number]).all() for number in range(12))
+    other = seen(1, seed=1)
+    assert not any((one[which] == other[which]).all() for which in one)
+
+
 # ----------------------------------------------------------------------------------------------------- world, settings
 
 
@@ -303,6 +331,7 @@ def test_a_world_that_contradicts_the_strategy_is_refused(numbered):
         ({"size": (0, 4)}, r"size must be \(height, width\).*not \(0, 4\)"),
         ({"size": 4}, "not 4"),
         ({"color": "bgr"}, "color must be one of rgb, grayscale, not 'bgr'"),
+        ({"crop": "middle"}, "crop must be one of stretch, center, random-resized, not 'middle'"),
         ({"resize": "cubic"}, "resize must be one of nearest, bilinear, area, not 'cubic'"),
         ({"remainder": "pad"}, "remainder must be one of weight, drop, wrap, not 'pad'"),
         ({"remainder": "drop", "device_batch": 64}, "leaves no step"),

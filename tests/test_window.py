@@ -124,6 +124,15 @@ def test_batches_come_in_order_whatever_the_sizes(readers, frames, batch, thread
     window.close()
 
 
+def test_the_reader_is_told_the_epoch_of_each_sample(threads):
+    reader = NumberReader()
+    window = window_of(reader)
+    for key in range(6):
+        window.get(key)
+    window.close()
+    assert all(reader.epochs[number] == number // BATCH // 2 for number in range(6 * BATCH))
+
+
 def test_the_order_does_not_depend_on_which_sample_is_slow(threads):
     chance = random.Random(0)
     window = window_of(NumberReader(seconds=lambda number: chance.choice([0, 0, 0, 0.003])), threads=8)

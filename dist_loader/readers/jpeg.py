@@ -18,7 +18,6 @@ _REDUCTIONS = (8, 4, 2)  # those with SIMD code in libjpeg-turbo; 3/8 and the li
 # The decoded part covers the sample so many times. Nearest means the file's own pixels, and area whole pixels of
 # which there must be enough for each of the sample's.
 _COVER: dict[Resize, float] = {"nearest": float("inf"), "bilinear": 1, "area": 2}
-_MOST_PIXELS = 2**26  # what is larger goes to Pillow, which refuses a decompression bomb
 
 # What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
 # files that all viewers show.
@@ -50,8 +49,8 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
         if colors in ("CMYK", "YCCK"):
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False
-        if stored_height * stored_width > _MOST_PIXELS:
-            return False
+        if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
+            return False  # Pillow decides whether it is a decompression bomb
         orientation = _orientation(data)
         lies = orientation >= 5
         height, width = (stored_width, stored_height) if lies else (stored_height, stored_width)

@@ -38,8 +38,9 @@ def read_with_pillow(data: bytes, box_of: Callable[[int, int], Box], resize: Res
     with Image.open(io.BytesIO(data)) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB" if out.shape[2] == 3 else "L")
     top, left, height, width = box_of(upright.height, upright.width)
-    box = (left, top, left + width, top + height)
-    resized = upright.resize((out.shape[1], out.shape[0]), FILTERS[resize], box=box)
+    if (width, height) != upright.size:
+        upright = upright.crop((left, top, left + width, top + height))
+    resized = upright.resize((out.shape[1], out.shape[0]), FILTERS[resize])
     out[...] = np.asarray(resized).reshape(out.shape)
 
 

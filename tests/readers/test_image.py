@@ -1,7 +1,5 @@
-"""Images against Pillow, over formats, modes and sizes; and files that are no images."""
+"""Images against Pillow, over formats, modes and sizes, and what a reader is asked for."""
 
-import io
-import os
 import subprocess
 import sys
 import textwrap
@@ -13,40 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_loader.errors import ConfigError, SampleError
-from dist_loader.index import Index
+from dist_loader.errors import ConfigError
 from dist_loader.readers.image import ImageReader
-
-HEIGHT, WIDTH = 20, 30
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "area": Image.Resampling.BOX,
-}
-
-
-def index_of(root):
-    return Index.from_directory(root)
-
-
-def read(reader, numbers=(0,), epoch=0):
-    """What a reader makes of samples, into memory that is full of something else."""
-    out = np.full((len(numbers), *reader.shape), 77, np.uint8)
-    reader.read(np.array(numbers, np.int64), epoch, out)
-    return out
-
-
-def folder(tmp_path, name="image.png"):
-    (tmp_path / "class").mkdir(exist_ok=True)
-    return tmp_path / "class" / name
-
-
-def pixels(colors=None, height=HEIGHT, width=WIDTH, seed=0):
-    """(height, width, 3) noise, of a few colors if so asked."""
-    rng = np.random.default_rng(seed)
-    if colors is None:
-        return rng.integers(0, 256, (height, width, 3), np.uint8)
-    return rng.integers(0, 256, (colors, 3), np.uint8)[rng.integers(0, colors, (height, width))]
+from tests.readers.support import FILTERS, HEIGHT, WIDTH, folder, index_of, lying, pixels, read
 
 
 def image_of(mode):
@@ -114,62 +81,6 @@ def test_every_format_and_mode_shows_its_pixels(suffix, mode, options, color, tm
             np.testing.assert_array_equal(read(reader)[0], wanted, err_msg=f"{size} {resize}")
 
 
-@pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_jpeg_at_full_scale_is_what_pillow_decodes(mode, progressive, tmp_path):
-    smooth = Image.fromarray(pixels(height=4, width=6)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).convert(mode)
-    smooth.save(folder(tmp_path, "image.jpg"), quality=90, progressive=progressive)
-    with Image.open(folder(tmp_path, "image.jpg")) as opened:
-        assert opened.mode == mode
-        decoded = opened.convert("RGB")
-    for size in [(HEIGHT, WIDTH), (15, 16), (40, 40)]:  # more than half of it, so at no reduced scale
-        for resize, how in FILTERS.items():
-            wanted = np.asarray(decoded.resize(size[::-1], how))
-            np.testing.assert_array_equal(read(ImageReader(index_of(tmp_path), size, "rgb", resize))[0], wanted)
-            gray = read(ImageReader(index_of(tmp_path), size, "grayscale", resize))[0, ..., 0]
-            # A JPEG file holds its own luminance: no way over the colors, which rounds and clips.
-            difference = np.abs(gray.astype(int) - np.asarray(decoded.convert("L").resize(size[::-1], how)))
-            assert difference.max() <= 3
-
-
-def photo(height, width):
-    """Something like a photograph: soft areas, edges, and a little grain."""
-    rng = np.random.default_rng(5)
-    soft = Image.fromarray(pixels(height=9, width=12, seed=3)).resize((width, height), Image.Resampling.BICUBIC)
-    edges = np.add.outer(np.arange(height) // 90, np.arange(width) // 70)[..., None] % 2 * 40
-    grain = rng.normal(0, 6, (height, width, 3))
-    return Image.fromarray((np.asarray(soft) * 0.7 + edges + grain).clip(0, 255).astype(np.uint8))
-
-
-@pytest.mark.parametrize("color", ["rgb", "grayscale"])
-@pytest.mark.parametrize(
-    ("stored", "size"), [((1067, 1600), (224, 224)), ((1600, 1067), (100, 60)), ((1067, 1600), (40, 400))]
-)
-def test_a_large_jpeg_is_decoded_at_a_reduced_scale_and_looks_the_same(stored, size, color, tmp_path):
-    """Tolerance: at most 3 of 255 on average, and 99 of 100 values within 12."""
-    photo(*stored).save(folder(tmp_path, "image.jpg"), quality=90)
-    with Image.open(folder(tmp_path, "image.jpg")) as opened:
-        full = opened.convert("RGB" if color == "rgb" else "L").resize(size[::-1], Image.Resampling.BILINEAR)
-    got = read(ImageReader(index_of(tmp_path), size, color))[0]
-    difference = np.abs(got.astype(int) - np.asarray(full).reshape(got.shape))
-    assert difference.mean() <= 3
-    assert np.quantile(difference, 0.99) <= 12
-
-
-def lying(upright, orientation):
-    """How a camera stores (height, width, 3) pixels so that the orientation makes them upright again."""
-    return {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.swapaxes(0, 1),
-        6: np.rot90(upright, 1),
-        7: upright[::-1, ::-1].swapaxes(0, 1),
-        8: np.rot90(upright, -1),
-    }[orientation]
-
-
 @pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_turned_as_its_exif_orientation_says(orientation, suffix, tmp_path):
@@ -179,20 +90,6 @@ def test_an_image_is_turned_as_its_exif_orientation_says(orientation, suffix, tm
     stored = Image.fromarray(np.ascontiguousarray(lying(upright, orientation)))
     stored.save(folder(tmp_path, f"image.{suffix}"), exif=exif, lossless=True)
     np.testing.assert_array_equal(read(ImageReader(index_of(tmp_path), (HEIGHT, WIDTH)))[0], upright)
-
-
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_large_jpeg_on_its_side_keeps_its_detail_at_a_reduced_scale(orientation, tmp_path):
-    """400 wide, 50 high, from 3200 x 800 lying on its side: a scale chosen for the lying image loses the width."""
-    stripes = np.zeros((3200, 800, 3), np.uint8)
-    stripes[:, (np.arange(800) // 4) % 2 == 1] = 255
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(lying(stripes, orientation)))
-    stored.save(folder(tmp_path, "image.jpg"), quality=95, exif=exif)
-    wanted = np.asarray(Image.fromarray(stripes).resize((400, 50), Image.Resampling.BILINEAR)).astype(int)
-    got = read(ImageReader(index_of(tmp_path), (50, 400)))[0]
-    assert np.abs(got - wanted).mean() < 10
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255])
@@ -292,108 +189,6 @@ def test_the_first_images_of_a_process_may_be_read_by_many_threads(tmp_path):
     """)
     ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
-
-
-# ---------------------------------------------------------------------------------------------------------- bad input
-
-
-def caught_error(path):
-    reader = ImageReader(index_of(path.parents[1]), (4, 4))
-    with pytest.raises(SampleError) as caught:
-        read(reader)
-    error = caught.value
-    assert error.sample == 0
-    assert error.path == str(path)
-    assert error.reason
-    assert len(str(error).splitlines()) == 1
-    assert repr(str(path)) in str(error)
-    assert str(error).endswith(error.reason)
-    return error
-
-
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tiff"])
-def test_a_truncated_file_is_an_error_and_never_a_picture(suffix, part, tmp_path):
-    path = folder(tmp_path, f"image.{suffix}")
-    Image.fromarray(pixels(height=200, width=300)).save(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(part * len(whole))])
-    caught_error(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "not an image"),
-        (b"not an image at all\n" * 100, "not an image"),
-        (bytes(1000), "not an image"),
-        (b"\xff\xd8\xff", ""),
-        (b"\x89PNG\r\n\x1a\n", ""),
-        (b"GIF89a", ""),
-        (b"RIFF\x10\x00\x00\x00WEBP", ""),
-    ],
-)
-@pytest.mark.filterwarnings("error")
-def test_a_file_that_is_no_image_is_an_error(content, reason, tmp_path):
-    path = folder(tmp_path, "image.jpg")
-    path.write_bytes(content)
-    assert reason in str(caught_error(path))
-
-
-def test_a_file_that_went_missing_is_an_error(tmp_path):
-    path = folder(tmp_path)
-    Image.fromarray(pixels()).save(path)
-    reader = ImageReader(index_of(tmp_path), (4, 4))
-    path.unlink()
-    with pytest.raises(SampleError) as caught:
-        read(reader)
-    assert str(caught.value) == f"cannot read sample 0, {str(path)!r}: No such file or directory"
-    path.mkdir()
-    with pytest.raises(SampleError, match="Is a directory"):
-        read(reader)
-
-
-def test_a_link_to_nowhere_is_an_error(tmp_path):
-    path = folder(tmp_path)
-    path.symlink_to("nowhere")
-    assert caught_error(path).reason == "No such file or directory"
-
-
-def test_only_the_broken_one_of_many_is_an_error(tmp_path):
-    for number in range(3):
-        Image.fromarray(pixels()).save(folder(tmp_path, f"{number}.png"))
-    folder(tmp_path, "1.png").write_bytes(b"")
-    reader = ImageReader(index_of(tmp_path), (4, 4))
-    read(reader, [0, 2])
-    with pytest.raises(SampleError) as caught:
-        read(reader, [0, 1, 2])
-    assert caught.value.sample == 1
-
-
-@pytest.mark.parametrize(
-    "name", [b"\xff\xfe\xe9.png", "größe 图.png".encode(), b"two\nlines.png", b"tab\t'quote'\".png"]
-)
-def test_names_that_are_not_plain_text_are_read_and_can_be_printed(name, tmp_path):
-    path = folder(tmp_path, os.fsdecode(name))
-    Image.fromarray(pixels()).save(path)
-    reader = ImageReader(index_of(tmp_path), (HEIGHT, WIDTH))
-    np.testing.assert_array_equal(read(reader)[0], pixels())
-    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    assert len(reader.name(0).splitlines()) == 1
-    print(reader.name(0), file=printed)
-
-    path.write_bytes(b"")
-    print(caught_error(path), file=printed)
-    printed.flush()
-    if b"\n" not in name and b"\xff" not in name and b"'" not in name:
-        assert reader.name(0) == str(path)
-
-
-def test_an_image_too_large_for_pillow_is_an_error(tmp_path, monkeypatch):
-    path = folder(tmp_path)
-    Image.fromarray(pixels()).save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 3)
-    assert "DecompressionBombError" in caught_error(path).reason
 
 
 @pytest.mark.parametrize(

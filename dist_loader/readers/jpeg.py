@@ -46,11 +46,11 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
         return False
     try:
         stored_height, stored_width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
+            return False  # Pillow decides whether it is a decompression bomb
         if colors in ("CMYK", "YCCK"):
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False
-        if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
-            return False  # Pillow decides whether it is a decompression bomb
         orientation = _orientation(data)
         lies = orientation >= 5
         height, width = (stored_width, stored_height) if lies else (stored_height, stored_width)
@@ -109,6 +109,6 @@ def _orientation(data: bytes) -> int:
         if data[at + 1] == 0xE1:  # Exif or XMP: Pillow knows where it is written in them
             with Image.open(io.BytesIO(data)) as image:
                 orientation = image.getexif().get(ExifTags.Base.Orientation)
-            return int(orientation) if orientation in range(1, 9) else 1
+            return next((known for known in range(1, 9) if known == orientation), 1)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 1

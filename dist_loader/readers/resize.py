@@ -24,7 +24,7 @@ cv2.setNumThreads(0)
 
 # (shrunk by less than this, taps of the binomial filter before OpenCV's bilinear resizing). Bilinear resizing looks at
 # two source pixels, however much it shrinks. With the filter in front it differs least from Pillow's antialiased one
-# (benchmarks/decoders.py), at a fifth of its time. Shrunk by more, an image goes to Pillow.
+# (benchmarks/decoders.py), at a fourth of its time. Shrunk by more, an image goes to Pillow.
 _TAPS = ((1.4, 1), (2.3, 3), (2.9, 5), (3.6, 7), (4.4, 9))
 SMOOTHED_FROM = _TAPS[0][0]
 

@@ -91,6 +91,8 @@ def test_random_boxes_depend_on_seed_epoch_and_sample():
     for other in (boxes(500, 700, 300, epoch=1), boxes(500, 700, 300, seed=1), np.roll(base, 1, axis=0)):
         assert (base == other).all(axis=1).mean() < 0.02
     assert len({tuple(box) for box in base.tolist()}) > 290
+    alike = {crop_box("random-resized", 500, 700, (9, 9), *three) for three in ((1, 17, 1), (17, 1, 1), (1, 1, 17))}
+    assert len(alike) == 3  # though their digits in a row are the same
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,15 @@ def test_a_part_of_a_jpeg_looks_as_pillow_shows_it(color, crop, examples):
                 assert_close(images[number], wanted, tolerance, f"{box} of {stored} to {size}, {resize}")
 
 
+def test_a_jpeg_of_many_pixels_and_small_ones_after_it(tmp_path):
+    for name, shape in (("0.jpg", (1400, 1300)), ("1.jpg", (90, 80)), ("2.jpg", (120, 50))):
+        photo(*shape).save(folder(tmp_path, name), quality=90)
+    images = read(ImageReader(index_of(tmp_path), (50, 70), resize="nearest"), [1, 0, 2, 1])
+    for number, got in zip([1, 0, 2, 1], images, strict=True):
+        with Image.open(folder(tmp_path, f"{number}.jpg")) as opened:
+            np.testing.assert_array_equal(got, opened.resize((70, 50), FILTERS["nearest"]))
+
+
 @pytest.mark.parametrize("side", [64, 96, 130, 250])
 def test_a_part_of_a_reduced_jpeg_lies_within_half_a_sample_pixel_of_its_place(side, tmp_path):
     """In a picture that is 1 brighter every 8 pixels, the brightness tells the place."""

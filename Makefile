@@ -3,13 +3,14 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv train test test-quick test-distributed lint clean
+.PHONY: help venv train test test-quick test-distributed lint bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_HERE := $(VENV)/.python
 PACKAGES := $(VENV)/.packages
 HOROVOD := $(VENV)/.horovod
+PEERS := $(VENV)/.peers
 DIGITS := data/digits
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -31,6 +32,7 @@ help:
 	  '                        LR WARMUP_EPOCHS SEED STRATEGY, and ARGS="--any --other --flags" of launch/train.py' \
 	  'make test               all tests: test-quick, then test-distributed (starts real ranks)' \
 	  'make lint               ruff and mypy' \
+	  'make bench              the loader beside its peers and the limit; ARGS=--quick for a minute, ARGS=--help for all' \
 	  'make venv               only the environment, Horovod included' \
 	  'make clean              removes .venv, the digits and tool caches; keeps runs/ and the compiled Horovod'
 
@@ -79,6 +81,15 @@ lint: $(PACKAGES)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+# PyTorch's own index has a build without CUDA, a tenth of the size; pip prefers it where both have the version.
+$(PEERS): pyproject.toml $(PYTHON_HERE)
+	@echo '== the peers, some 1.5 GB: minutes the first time'
+	@$(BIN)/python -m pip install --extra-index-url https://download.pytorch.org/whl/cpu -e '.[cpu,bench]'
+	@touch $@
+
+bench: $(PEERS)
+	@set -f; exec $(BIN)/python -m benchmarks.loader $$ARGS
 
 clean:
 	rm -rf $(VENV) $(DIGITS) build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

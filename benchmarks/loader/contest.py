@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.loader.corpus import Corpus, cache_folder
 from benchmarks.loader.ffmpeg import library_folder
+from benchmarks.loader.others import Others
 from benchmarks.loader.registry import Settings, Way
 
 _PATIENCE = 300.0  # seconds for one answer
@@ -36,6 +37,8 @@ class Contestant:
 
     def __init__(self, way: Way, cores: Sequence[int]) -> None:
         self.way = way
+        self.others: list[float] = []  # the part of the cores that other programs used, for each round
+        self._cores = cores
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
         ours, theirs = Pipe()
         self._connection: Connection = ours
@@ -49,6 +52,11 @@ class Contestant:
             stderr=self._log,
         )
         theirs.close()
+
+    @property
+    def process(self) -> int:
+        """Its process identifier."""
+        return self._process.pid
 
     def ask(self, do: str, **what: Any) -> dict[str, Any]:
         """Let it run until it has answered.
@@ -77,7 +85,10 @@ class Contestant:
 
     def rate(self, corpus: Corpus, images: int) -> float:
         """Images per second of one epoch."""
-        return images / float(self.ask("round", kind=corpus.kind.name)["seconds"])
+        watched = Others(self._cores, self.process)
+        rate = images / float(self.ask("round", kind=corpus.kind.name)["seconds"])
+        self.others.append(watched.share())
+        return rate
 
     def end(self) -> None:
         """Stop the process and all that it has started."""

@@ -25,6 +25,7 @@ class Outcome:
     rates: Rates
     reasons: Reasons
     settings: dict[str, Settings]
+    others: float  # the part of the cores that other programs used in the median round
 
     def median(self, name: str) -> float:
         """Images per second."""
@@ -62,6 +63,8 @@ def table(outcome: Outcome) -> str:
     fastest = outcome.fastest
     lines = [
         f"### {outcome.kind}: {outcome.files} files of {outcome.kilobytes:.0f} kB",
+        "",
+        f"In the median round, other programs took {outcome.others:.0%} of the cores.",
         "",
         f"| way | images/s | lowest to highest | of the limit | beside {fastest} | role | settings |",
         "|---|---:|---:|---:|---:|---|---|",

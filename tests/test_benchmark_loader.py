@@ -15,7 +15,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
 from benchmarks.loader import corpus, measure, report, tune  # noqa: E402
-from benchmarks.loader.contest import Contestant, NotMeasured, interleaved  # noqa: E402
+from benchmarks.loader.contest import Contestant, NotMeasured, Round, interleaved  # noqa: E402
 from benchmarks.loader.registry import LIMIT, OURS, OURS_IN_FIT, WAYS, Way  # noqa: E402
 
 SMALL = corpus.KINDS["small"]
@@ -106,12 +106,13 @@ def test_a_contest_measures_what_runs_and_says_why_the_rest_does_not(files: corp
     ways.append(Way("a peer", "no_such_module", "documented"))
     contestants = {way.name: Contestant(way, CORES) for way in ways}
     try:
-        rates, reasons = interleaved(contestants, files, lambda way: way.fixed, 2, lambda line: None)
+        rounds, reasons = interleaved(contestants, files, lambda way: way.fixed, 2, lambda line: None)
     finally:
         for contestant in contestants.values():
             contestant.end()
-    assert list(rates) == ["Pillow"]
-    assert len(rates["Pillow"]) == 2
+    assert list(rounds) == ["Pillow"]
+    assert len(rounds["Pillow"]) == 2
+    assert all(one.rate > 0 and one.cost > 0 and 0 <= one.others <= 1 for one in rounds["Pillow"])
     assert "opencv" in reasons["FFCV"]
     assert "ModuleNotFoundError" in reasons["a peer"]
 
@@ -130,7 +131,8 @@ def test_a_process_that_is_killed_is_a_reason() -> None:
 def outcome(kind: str, ours: float) -> report.Outcome:
     rates = {LIMIT: [100.0, 50.0, 100.0], OURS: [ours, ours / 2, ours], OURS_IN_FIT: [91.0, 44.0, 89.0]}
     rates |= {"tf.data": [70.0, 35.0, 70.0], "SPDL, OpenCV": [80.0, 40.0, 80.0], "Grain, Pillow": [1.0, 1.0, 1.0]}
-    return report.Outcome(kind, 1024, 63.0, rates, {"FFCV": "does not build"}, {name: {} for name in rates}, 0.0)
+    rounds = {name: [Round(rate, 1.0, 0.0) for rate in values] for name, values in rates.items()}
+    return report.Outcome(kind, 1024, 63.0, rounds, {"FFCV": "does not build"}, {name: {} for name in rates})
 
 
 def test_the_last_lines_say_the_ratios_and_judge_them() -> None:
@@ -150,7 +152,7 @@ def test_the_table_names_what_was_not_measured() -> None:
 
 
 def test_nothing_measured_is_said_and_not_made_up() -> None:
-    empty = report.Outcome("small", 64, 63.0, {OURS: [1.0]}, {LIMIT: "no decoder"}, {OURS: {}}, 0.0)
+    empty = report.Outcome("small", 64, 63.0, {OURS: [Round(1.0, 1.0, 0.0)]}, {LIMIT: "no decoder"}, {OURS: {}})
     assert report.last_lines([empty])[-2:] == [
         "ratio_to_limit=not measured",
         "ratio_to_best_peer=not measured (None; small)",
@@ -160,7 +162,7 @@ def test_nothing_measured_is_said_and_not_made_up() -> None:
 def test_the_best_settings_are_kept_and_found(tmp_path: Path) -> None:
     path, way = tmp_path / "results" / "tuning.json", BY_NAME["PyTorch DataLoader, OpenCV"]
     assert tune.best_settings(path, SMALL, way) == way.untuned(SMALL)
-    tried = [tune.Tried(way.untuned(SMALL), [1.0]), tune.Tried({"decoder": "opencv", "workers": 2}, [2.0])]
+    tried = [tune.Tried(settings, []) for settings in (way.untuned(SMALL), {"decoder": "opencv", "workers": 2})]
     tune.save(path, SMALL, way, tried)
     for kind in ("small", "png", "gray"):  # png and gray have no tuning of their own
         assert tune.best_settings(path, corpus.KINDS[kind], way) == {"decoder": "opencv", "workers": 2}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -58,19 +57,16 @@ def main() -> None:
             contestants[way.name] = Contestant(way, cores)
         for one in corpora:
             settings = {way.name: tune.best_settings(tuning, one.kind, way) for way in ways}
-            for contestant in contestants.values():
-                contestant.others.clear()
-            rates, reasons = interleaved(
+            rounds_of, reasons = interleaved(
                 contestants,
                 one,
                 lambda way, settings=settings: settings[way.name],  # type: ignore[misc]
                 min(3, rounds) if one.kind.name in _FEWER else rounds,
                 say,
             )
-            others = statistics.median(share for each in contestants.values() for share in each.others or [0.0])
             paths = one.paths()
             kilobytes = sum(Path(path).stat().st_size for path in paths) / len(paths) / 1000
-            outcomes.append(report.Outcome(one.kind.name, len(paths), kilobytes, rates, reasons, settings, others))
+            outcomes.append(report.Outcome(one.kind.name, len(paths), kilobytes, rounds_of, reasons, settings))
     finally:
         for contestant in contestants.values():
             contestant.end()

@@ -6,25 +6,42 @@ import contextlib
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.loader.cores import Watch
 from benchmarks.loader.corpus import Corpus, cache_folder
 from benchmarks.loader.ffmpeg import library_folder
-from benchmarks.loader.others import Others
 from benchmarks.loader.registry import Settings, Way
 
 _PATIENCE = 300.0  # seconds for one answer
+_QUIET = 0.05  # an epoch during which other programs took more of the cores is repeated
+_ATTEMPTS = 4  # and then the one that they disturbed least counts, however fast it was
 
 
 class NotMeasured(Exception):
     """Why a way has no figures."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One epoch of one way.
+
+    Args:
+        rate: images per second.
+        cost: milliseconds of processor time per image, of all its threads and processes together.
+        others: the part of the cores' time, from 0 to 1, that other programs took.
+    """
+
+    rate: float
+    cost: float
+    others: float
 
 
 class Contestant:
@@ -37,7 +54,6 @@ class Contestant:
 
     def __init__(self, way: Way, cores: Sequence[int]) -> None:
         self.way = way
-        self.others: list[float] = []  # the part of the cores that other programs used, for each round
         self._cores = cores
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
         ours, theirs = Pipe()
@@ -83,12 +99,17 @@ class Contestant:
         """Get ready for a corpus, which takes an epoch."""
         self.ask("open", kind=corpus.kind.name, folder=str(corpus.folder), settings=settings)
 
-    def rate(self, corpus: Corpus, images: int) -> float:
-        """Images per second of one epoch."""
-        watched = Others(self._cores, self.process)
-        rate = images / float(self.ask("round", kind=corpus.kind.name)["seconds"])
-        self.others.append(watched.share())
-        return rate
+    def round(self, corpus: Corpus, images: int) -> Round:
+        """One epoch; the one that others disturbed least, if it takes more than one to find a quiet one."""
+        rounds = []
+        for _ in range(_ATTEMPTS):
+            watch = Watch(self._cores, self.process)
+            seconds = float(self.ask("round", kind=corpus.kind.name)["seconds"])
+            use = watch.use()
+            rounds.append(Round(images / seconds, 1000 * use.seconds / images, use.others))
+            if use.others <= _QUIET:
+                break
+        return min(rounds, key=lambda one: one.others)
 
     def end(self) -> None:
         """Stop the process and all that it has started."""
@@ -115,7 +136,7 @@ def _library_path(way: Way) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": ":".join(filter(None, [str(folder), os.environ.get("LD_LIBRARY_PATH")]))}
 
 
-Rates = dict[str, list[float]]  # images per second by the name of the way, a number for each round
+Rounds = dict[str, list[Round]]  # by the name of the way
 Reasons = dict[str, str]  # why there are none
 
 
@@ -125,13 +146,13 @@ def interleaved(
     settings: Callable[[Way], Settings],
     rounds: int,
     say: Callable[[str], None],
-) -> tuple[Rates, Reasons]:
+) -> tuple[Rounds, Reasons]:
     """So many rounds, in each of which every way reads the corpus once.
 
     Each round begins with another way, so that none always follows the same one.
     """
     images = len(corpus.paths())
-    rates: Rates = {}
+    measured: Rounds = {}
     reasons: Reasons = {}
 
     def attempt(name: str, action: Callable[[Contestant], None]) -> None:
@@ -139,23 +160,18 @@ def interleaved(
             action(contestants[name])
         except NotMeasured as error:
             reasons[name] = str(error)
-            rates.pop(name, None)
+            measured.pop(name, None)
             say(f"{corpus.kind.name}: {name}: not measured: {error}")
 
     for name, contestant in contestants.items():
         attempt(name, lambda one: one.open(corpus, settings(one.way)))
         if name not in reasons:
-            rates[name] = []
+            measured[name] = []
             say(f"{corpus.kind.name}: {contestant.way.name} is ready")
     for number in range(rounds):
-        order = list(rates)
+        order = list(measured)
         for name in order[number % max(1, len(order)) :] + order[: number % max(1, len(order))]:
-            attempt(name, lambda one: rates[one.way.name].append(one.rate(corpus, images)))
-        middle = ", ".join(f"{name} {values[-1]:.0f}" for name, values in rates.items())
+            attempt(name, lambda one: measured[one.way.name].append(one.round(corpus, images)))
+        middle = ", ".join(f"{name} {values[-1].rate:.0f}" for name, values in measured.items())
         say(f"{corpus.kind.name}: round {number + 1} of {rounds}: {middle}")
-    return rates, reasons
-
-
-def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
-    """The median over rounds of one rate divided by another of the same round."""
-    return statistics.median(value / other for value, other in zip(values, others, strict=True))
+    return measured, reasons

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loader.contest import Rates, Reasons, median_ratio
+from benchmarks.loader.contest import Reasons, Rounds
 from benchmarks.loader.registry import LIMIT, OURS, OURS_IN_FIT, WAYS, Role, Settings
 
 GOAL_LIMIT = 0.95
@@ -22,24 +22,33 @@ class Outcome:
     kind: str
     files: int
     kilobytes: float  # of a file, on average
-    rates: Rates
+    rounds: Rounds
     reasons: Reasons
     settings: dict[str, Settings]
-    others: float  # the part of the cores that other programs used in the median round
 
     def median(self, name: str) -> float:
         """Images per second."""
-        return statistics.median(self.rates[name])
+        return statistics.median(one.rate for one in self.rounds[name])
+
+    def cost(self, name: str) -> float:
+        """Milliseconds of processor time per image."""
+        return statistics.median(one.cost for one in self.rounds[name])
+
+    @property
+    def others(self) -> float:
+        """The part of the cores that other programs took in the median round."""
+        return statistics.median(one.others for rounds in self.rounds.values() for one in rounds)
 
     def ratio(self, name: str, to: str) -> float | None:
         """Median over the rounds of one rate to another; None if one of the two was not measured."""
-        if name not in self.rates or to not in self.rates:
+        if name not in self.rounds or to not in self.rounds:
             return None
-        return median_ratio(self.rates[name], self.rates[to])
+        pairs = zip(self.rounds[name], self.rounds[to], strict=True)
+        return statistics.median(one.rate / other.rate for one, other in pairs)
 
     def best_peer(self, *roles: Role) -> str | None:
         """The fastest peer of these roles."""
-        names = [way.name for way in WAYS if way.role in roles and way.name in self.rates]
+        names = [way.name for way in WAYS if way.role in roles and way.name in self.rounds]
         return max(names, key=self.median, default=None)
 
     @property
@@ -66,18 +75,16 @@ def table(outcome: Outcome) -> str:
         "",
         f"In the median round, other programs took {outcome.others:.0%} of the cores.",
         "",
-        f"| way | images/s | lowest to highest | of the limit | beside {fastest} | role | settings |",
-        "|---|---:|---:|---:|---:|---|---|",
+        f"| way | images/s | spread | CPU ms/image | of the limit | beside {fastest or 'a peer'} | role | settings |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
     ]
     roles = {way.name: way.role for way in WAYS}
-    for name in sorted(outcome.rates, key=outcome.median, reverse=True):
-        values = outcome.rates[name]
+    for name in sorted(outcome.rounds, key=outcome.median, reverse=True):
+        values = [one.rate for one in outcome.rounds[name]]
         settings = ", ".join(f"{key}={value}" for key, value in outcome.settings[name].items())
-        lines.append(
-            f"| {name} | {outcome.median(name):,.0f} | {min(values):,.0f} to {max(values):,.0f} "
-            f"| {_number(outcome.ratio(name, LIMIT))} | {_number(outcome.ratio(name, fastest or ''))} "
-            f"| {roles[name]} | {settings} |"
-        )
+        rate = f"{outcome.median(name):,.0f} | {min(values):,.0f} to {max(values):,.0f}"
+        ratios = f"{_number(outcome.ratio(name, LIMIT))} | {_number(outcome.ratio(name, fastest or ''))}"
+        lines.append(f"| {name} | {rate} | {outcome.cost(name):.2f} | {ratios} | {roles[name]} | {settings} |")
     lines += [f"| {name} | not measured: {reason} |" for name, reason in outcome.reasons.items()]
     return "\n".join(lines) + "\n"
 
@@ -117,7 +124,7 @@ def _number(ratio: float | None) -> str:
 def document(outcomes: list[Outcome], facts: dict[str, Any], plot_file: str | None) -> str:
     """The whole report, in Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    rounds = max(len(values) for one in outcomes for values in one.rates.values())
+    rounds = max(len(values) for one in outcomes for values in one.rounds.values())
     made = (
         f"Written by `{facts['command']}` on {facts['date']}, at commit {facts['commit']}. Medians of {rounds} "
         "interleaved rounds (png and gray: of 3 at most); a ratio is the median of the rounds' ratios. "
@@ -152,19 +159,18 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
     figure, axes = plt.subplots(
         len(outcomes),
         1,
-        figsize=(9, 0.27 * sum(len(one.rates) + 3 for one in outcomes)),
+        figsize=(9, 0.27 * sum(len(one.rounds) + 3 for one in outcomes)),
         squeeze=False,
-        gridspec_kw={"height_ratios": [max(1, len(one.rates)) for one in outcomes]},
+        gridspec_kw={"height_ratios": [max(1, len(one.rounds)) for one in outcomes]},
         layout="constrained",
     )
     for one, axis in zip(outcomes, axes[:, 0], strict=True):
-        names = sorted(one.rates, key=one.median)
+        names = sorted(one.rounds, key=one.median)
         medians = [one.median(name) for name in names]
-        spread = [
-            [middle - min(one.rates[name]) for name, middle in zip(names, medians, strict=True)],
-            [max(one.rates[name]) - middle for name, middle in zip(names, medians, strict=True)],
-        ]
-        axis.barh(names, medians, xerr=spread, color=[colors[roles[name]] for name in names], ecolor="#555555")
+        rates = [[each.rate for each in one.rounds[name]] for name in names]
+        below = [middle - min(values) for middle, values in zip(medians, rates, strict=True)]
+        above = [max(values) - middle for middle, values in zip(medians, rates, strict=True)]
+        axis.barh(names, medians, xerr=[below, above], color=[colors[roles[name]] for name in names], ecolor="#555555")
         axis.set_title(f"{one.kind}: {one.files} files of {one.kilobytes:.0f} kB", loc="left")
         axis.set_xlabel("images/s, median; lines: lowest to highest round")
         axis.spines[["top", "right"]].set_visible(False)

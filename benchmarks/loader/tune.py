@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loader.contest import Contestant, NotMeasured
+from benchmarks.loader.contest import Contestant, NotMeasured, Round
 from benchmarks.loader.corpus import Corpus, Kind
 from benchmarks.loader.registry import Settings, Way
 
-_ROUNDS = 3
+_ROUNDS = 2
 _LIKE = {"png": "small", "gray": "small"}  # a kind without a tuning of its own, and the one whose settings it takes
 
 
 @dataclass(frozen=True)
 class Tried:
-    """Settings, and the images per second of the rounds with them."""
+    """Settings, and the rounds with them."""
 
     settings: Settings
-    rates: list[float]
+    rounds: list[Round]
 
     @property
     def best(self) -> float:
-        """Of the rounds: the one that was disturbed least."""
-        return max(self.rates)
+        """Images per second of the fastest round."""
+        return max(one.rate for one in self.rounds)
 
 
 def tune(contestant: Contestant, corpus: Corpus, say: Callable[[str], None]) -> list[Tried]:
@@ -39,8 +39,8 @@ def tune(contestant: Contestant, corpus: Corpus, say: Callable[[str], None]) -> 
 
     def attempt(settings: Settings) -> Tried:
         contestant.open(corpus, settings)
-        tried = Tried(settings, [round(contestant.rate(corpus, images), 1) for _ in range(_ROUNDS)])
-        say(f"{corpus.kind.name}: {way.name}: {settings}: {tried.best:.0f}")
+        tried = Tried(settings, [contestant.round(corpus, images) for _ in range(_ROUNDS)])
+        say(f"{corpus.kind.name}: {way.name}: {settings}: {tried.best:.0f}, {tried.rounds[0].cost:.2f} ms")
         return tried
 
     everything = [attempt(way.untuned(corpus.kind))]
@@ -62,7 +62,7 @@ def tune(contestant: Contestant, corpus: Corpus, say: Callable[[str], None]) -> 
 def save(path: Path, kind: Kind, way: Way, tried: list[Tried]) -> None:
     """Put the outcome for a way and a kind into a file, beside what it has of others."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    rows = [{"settings": one.settings, "images_per_second": one.rates} for one in tried]
+    rows = [asdict(one) for one in tried]
     content.setdefault(kind.name, {})[way.name] = rows
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How busy other programs keep the processor cores while one way is measured. Linux: from /proc."""
+"""What one way and all other programs take of the processor cores while it is measured. Linux: from /proc."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Others:
+@dataclass(frozen=True)
+class Use:
+    """What was used of the cores.
+
+    Args:
+        seconds: of processor time that the process group used.
+        others: the part of the cores' time, from 0 to 1, that went to anything else.
+    """
+
+    seconds: float
+    others: float
+
+
+class Watch:
     """Watches some cores and one process group from its creation on.
 
     Args:
         cores: numbers of the processor cores.
-        group: identifier of the process group that is measured.
+        group: identifier of the process group.
     """
 
     def __init__(self, cores: Sequence[int], group: int) -> None:
@@ -24,10 +38,10 @@ class Others:
         self._group = group
         self._before = self._now()
 
-    def share(self) -> float:
-        """The part of the cores' time, from 0 to 1, that went to anything but the process group."""
+    def use(self) -> Use:
+        """So far."""
         wall, busy, own = (now - before for now, before in zip(self._now(), self._before, strict=True))
-        return min(1.0, max(0.0, (busy - own) / (wall * len(self._cores))))
+        return Use(own, min(1.0, max(0.0, (busy - own) / (wall * len(self._cores)))))
 
     def _now(self) -> tuple[float, float, float]:
         busy = 0

@@ -82,10 +82,12 @@ lint: $(PACKAGES)
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-# PyTorch's own index has a build without CUDA, a tenth of the size; pip prefers it where both have the version.
+# PyTorch's own index has a build without CUDA, a tenth of the size; where it cannot be reached, PyPI's does as well.
 $(PEERS): pyproject.toml $(PYTHON_HERE)
-	@echo '== the peers, some 1.5 GB: minutes the first time'
-	@$(BIN)/python -m pip install --extra-index-url https://download.pytorch.org/whl/cpu -e '.[cpu,bench]'
+	@echo '== TensorFlow and the peers, some 1.5 GB: minutes the first time'
+	@$(BIN)/python -m pip install --no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.*' \
+	  || echo '== the PyTorch that follows brings CUDA along, some 3 GB more'
+	@$(BIN)/python -m pip install -e '.[cpu,bench]'
 	@touch $@
 
 bench: $(PEERS)

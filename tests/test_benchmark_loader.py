@@ -79,11 +79,11 @@ def test_a_way_that_delivers_everything_in_any_order_is_accepted(files: corpus.C
     [
         (lambda batch: batch[:-1], "63 images were delivered, not 64"),
         (lambda batch: np.concatenate([batch[:-1], batch[:1]]), "1 images were never delivered, and others twice"),
-        (lambda batch: batch[..., ::-1], "levels from the reference|never delivered"),
-        (lambda batch: batch[:, ::-1], "levels from the reference|never delivered"),
+        (lambda batch: batch[..., ::-1], "levels from the file that it resembles most"),
+        (lambda batch: batch[:, ::-1], "levels from the file that it resembles most"),
         (lambda batch: batch.astype(np.float32), "float32"),
         (lambda batch: batch[:, :200], r"\(64, 200, 224, 3\)"),
-        (np.zeros_like, "63 images were never delivered"),
+        (np.zeros_like, "levels from"),
     ],
     ids=["one missing", "one twice", "BGR", "upside down", "float32", "too small", "black"],
 )
@@ -102,6 +102,7 @@ def test_work_that_is_skipped_in_a_timed_epoch_is_found_out(files: corpus.Corpus
 
 
 def test_a_contest_measures_what_runs_and_says_why_the_rest_does_not(files: corpus.Corpus) -> None:
+    pytest.importorskip("cv2")  # resizes, in every limit
     ways = [Way("Pillow", "limit", "documented", {"decoder": "pillow"}), BY_NAME["FFCV"]]
     ways.append(Way("a peer", "no_such_module", "documented"))
     contestants = {way.name: Contestant(way, CORES) for way in ways}

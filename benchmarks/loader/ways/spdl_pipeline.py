@@ -38,7 +38,8 @@ def open_way(
     count = threads * cores
 
     def by_spdl(some: list[str]) -> npt.NDArray[Any]:
-        buffer = spdl.io.load_image_batch(some, width=SIZE, height=SIZE, pix_fmt="rgb24")
+        stretch = f"scale={SIZE}:{SIZE}:flags=bilinear,format=rgb24"  # width= and height= alone would add borders
+        buffer = spdl.io.load_image_batch(some, width=None, height=None, pix_fmt=None, filter_desc=stretch)
         return np.asarray(spdl.io.to_numpy(buffer))
 
     def epoch() -> Iterator[npt.NDArray[Any]]:

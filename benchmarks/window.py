@@ -60,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--corpus", type=Path, default=corpus.cache_folder(), metavar="DIR")
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
@@ -88,10 +89,10 @@ def main() -> None:
     machine = f"{known['command']}, {known['date']}, {known['cpu']}, {known['cores']} cores, commit {known['commit']}"
     text = "\n".join(["# The host window: threads and parts", "", *lines, "", machine, ""])
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "window.md").write_text(text, encoding="utf-8")
+    args.results.mkdir(exist_ok=True)
+    (args.results / "window.md").write_text(text, encoding="utf-8")
     content = json.dumps({"facts": known, "images_per_second": rates}, indent=1)
-    (RESULTS / "window.json").write_text(content + "\n", encoding="utf-8")
+    (args.results / "window.json").write_text(content + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

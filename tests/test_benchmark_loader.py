@@ -129,10 +129,10 @@ def test_a_process_that_is_killed_is_a_reason() -> None:
         contestant.end()
 
 
-def outcome(kind: str, ours: float) -> report.Outcome:
+def outcome(kind: str, ours: float, others: float = 0.0) -> report.Outcome:
     rates = {LIMIT: [100.0, 50.0, 100.0], OURS: [ours, ours / 2, ours], OURS_IN_FIT: [91.0, 44.0, 89.0]}
     rates |= {"tf.data": [70.0, 35.0, 70.0], "SPDL, OpenCV": [80.0, 40.0, 80.0], "Grain, Pillow": [1.0, 1.0, 1.0]}
-    rounds = {name: [Round(rate, 1.0, 0.0) for rate in values] for name, values in rates.items()}
+    rounds = {name: [Round(rate, 1.0, others) for rate in values] for name, values in rates.items()}
     return report.Outcome(kind, 1024, 63.0, rounds, {"FFCV": "does not build"}, {name: {} for name in rates})
 
 
@@ -144,6 +144,12 @@ def test_the_last_lines_say_the_ratios_and_judge_them() -> None:
     assert "small: model.fit to the limit: 0.89 (goal 0.9: not met)" in lines
     assert "small: to tf.data, as documented: 1.37 (goal 1.3: met)" in lines
     assert "large: to SPDL, OpenCV, tuned by hand: 1.12 (goal 1.5: not met)" in lines
+
+
+def test_a_disturbed_run_says_so() -> None:
+    assert not any("not to be quoted" in line for line in report.last_lines([outcome("small", 96.0, others=0.02)]))
+    lines = report.last_lines([outcome("small", 96.0), outcome("large", 96.0, others=0.4)])
+    assert lines[-3].startswith("not to be quoted: other programs took 40% of the cores")
 
 
 def test_the_table_names_what_was_not_measured() -> None:

@@ -12,6 +12,7 @@ from benchmarks.loader.registry import LIMIT, OURS, OURS_IN_FIT, WAYS, Role, Set
 
 GOAL_LIMIT = 0.95
 GOAL_LIMIT_IN_FIT = 0.90
+DISTURBED = 0.1  # a larger part of the cores in the hands of other programs makes the ratios worthless
 GOAL_PEER = {"small": 1.3, "large": 1.5}
 
 
@@ -104,6 +105,11 @@ def last_lines(outcomes: list[Outcome]) -> list[str]:
             _judged(f"{one.kind}: to {one.by_hand}, tuned by hand", one.ratio(OURS, one.by_hand or ""), goal),
         ]
     first = outcomes[0]
+    worst = max(one.others for one in outcomes)
+    if worst > DISTURBED:
+        lines.append(
+            f"not to be quoted: other programs took {worst:.0%} of the cores; run it again when they are quiet"
+        )
     return [
         *lines,
         f"ratio_to_limit={_number(first.ratio(OURS, LIMIT))}",

@@ -21,10 +21,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
@@ -34,13 +38,16 @@ from dist_loader.readers.jpeg import read_jpeg
 
 SIDE = 224
 CORES = len(os.sched_getaffinity(0))
-Way = Callable[[bytes, np.ndarray], object]
+Pixels = npt.NDArray[np.uint8]
+Way = Callable[[bytes, Pixels], object]
 
 
 def photo(height: int, width: int, seed: int) -> Image.Image:
     """Something with the detail of a photo: smooth shapes, edges and some noise."""
     rng = np.random.default_rng(seed)
-    soft = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize((width, height), Image.BICUBIC)
+    soft = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     edges = np.add.outer(np.arange(height) // 90, np.arange(width) // 70)[..., None] % 2 * 40
     pixels = 0.8 * np.asarray(soft) + edges + rng.normal(0, 7, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -53,44 +60,48 @@ CORPORA: dict[str, Callable[[int], Image.Image]] = {
 FILES = {"about 455 x 400": 100, "1600 x 1067": 16}
 
 
-def reduced(data: bytes, **options: object) -> np.ndarray:
+def _array(decoded: Any) -> Pixels:
+    return np.asarray(decoded, np.uint8)
+
+
+def reduced(data: bytes, **options: object) -> Pixels:
     """Decoded by simplejpeg at 1/8, 1/4 or 1/2 where that covers the target."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     by = next((by for by in (8, 4, 2) if min(height, width) >= SIDE * by), 1)
-    return simplejpeg.decode_jpeg(data, min_height=-(-height // by), min_width=-(-width // by), **options)
+    return _array(simplejpeg.decode_jpeg(data, min_height=-(-height // by), min_width=-(-width // by), **options))
 
 
-def at_any_scale(data: bytes) -> np.ndarray:
+def at_any_scale(data: bytes) -> Pixels:
     """Decoded by simplejpeg at the smallest of its scales that covers the target, 3/8 and 5/8 among them."""
-    return simplejpeg.decode_jpeg(data, min_height=SIDE, min_width=SIDE)
+    return _array(simplejpeg.decode_jpeg(data, min_height=SIDE, min_width=SIDE))
 
 
-def opencv_resize(pixels: np.ndarray, out: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> None:
+def opencv_resize(pixels: Pixels, out: Pixels, interpolation: int = cv2.INTER_LINEAR) -> None:
     cv2.resize(pixels, (SIDE, SIDE), dst=out, interpolation=interpolation)
 
 
-def pillow_resize(pixels: np.ndarray, out: np.ndarray, gap: float | None = None) -> None:
+def pillow_resize(pixels: Pixels, out: Pixels, gap: float | None = None) -> None:
     image = Image.frombuffer("RGB", pixels.shape[1::-1], pixels, "raw", "RGB", 0, 1)
-    out[...] = np.asarray(image.resize((SIDE, SIDE), Image.BILINEAR, reducing_gap=gap))
+    out[...] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=gap))
 
 
-def pillow(data: bytes, out: np.ndarray, reduce: bool = True) -> None:
+def pillow(data: bytes, out: Pixels, reduce: bool = True) -> None:
     with Image.open(io.BytesIO(data)) as image:
         if reduce:
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-        out[...] = np.asarray(image.resize((SIDE, SIDE), Image.BILINEAR))
+        out[...] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def opencv(data: bytes, out: np.ndarray) -> None:
-    opencv_resize(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), out)
+def opencv(data: bytes, out: Pixels) -> None:
+    opencv_resize(_array(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)), out)
 
 
-def ours(data: bytes, out: np.ndarray) -> None:
+def ours(data: bytes, out: Pixels) -> None:
     assert read_jpeg(data, lambda height, width: (0, 0, height, width), "bilinear", out)
 
 
-def smoothed(data: bytes, out: np.ndarray, **options: object) -> None:
-    opencv_resize(cv2.GaussianBlur(reduced(data, **options), (3, 3), 0), out)
+def smoothed(data: bytes, out: Pixels, **options: object) -> None:
+    opencv_resize(_array(cv2.GaussianBlur(reduced(data, **options), (3, 3), 0)), out)
 
 
 OURS = "dist_loader: simplejpeg, smoothed + INTER_LINEAR"
@@ -136,7 +147,7 @@ def in_threads(way: Way, files: list[bytes], threads: int = CORES) -> tuple[floa
     return clock.read(len(files))
 
 
-def _process(files: list[bytes], barrier: multiprocessing.Barrier, results: multiprocessing.Queue) -> None:
+def _process(files: list[bytes], barrier: Any, results: Any) -> None:
     out = np.empty((SIDE, SIDE, 3), np.uint8)
     barrier.wait()
     clock = Clock()
@@ -158,7 +169,7 @@ def in_processes(files: list[bytes]) -> tuple[float, float]:
     return sum(rate for rate, _ in read), statistics.mean(used for _, used in read)
 
 
-def from_disk(index: Index, **options: str) -> tuple[float, float]:
+def from_disk(index: Index, **options: Any) -> tuple[float, float]:
     """Through the reader, parts of 16 samples at a time."""
     reader = ImageReader(index, (SIDE, SIDE), **options)
     parts = [np.arange(at, min(at + 16, len(index))) for at in range(0, len(index), 16)]
@@ -190,7 +201,7 @@ def measure(corpus: str, rounds: int) -> dict[str, dict[str, object]]:
         index = Index.from_directory(scratch)
         files = [path.read_bytes() for path in sorted(folder.iterdir())]
         runs: dict[str, Callable[[], tuple[float, float]]] = {
-            name: lambda way=way: in_threads(way, files) for name, way in WAYS.items()
+            name: partial(in_threads, way, files) for name, way in WAYS.items()
         }
         runs["(one thread) " + OURS] = lambda: in_threads(ours, files, 1)
         runs["(from disk) ImageReader"] = lambda: from_disk(index)
@@ -236,7 +247,7 @@ def main() -> None:
         "python": platform.python_version(),
         "simplejpeg": simplejpeg.__version__,
         "opencv": cv2.__version__,
-        "pillow": Image.__version__,
+        "pillow": version("pillow"),
         "rounds": args.rounds,
     }
     results = Path(__file__).parent / "results"

@@ -10,7 +10,6 @@ The figure of a way is the median over the rounds of its median step; a step is 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,6 +30,8 @@ import tensorflow as tf
 from PIL import Image
 
 import dist_loader as dl
+from dist_loader.devices.averaging import Compression
+from dist_loader.devices.horovod import HorovodDevices
 
 RESULTS = Path(__file__).parent / "results"
 GROUPS = (1, 2, 4, 8, 16, 1000)  # the last: every gradient by itself
@@ -68,7 +70,6 @@ def hand_written(build: Callable[[], keras.Model], sequence: dl.ImageSequence) -
     loss_of = keras.losses.SparseCategoricalCrossentropy()
     hvd.broadcast_variables([variable.value for variable in model.weights], root_rank=0)
 
-    @tf.function
     def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = loss_of(labels, model(images, training=True))
@@ -77,10 +78,12 @@ def hand_written(build: Callable[[], keras.Model], sequence: dl.ImageSequence) -
         model.optimizer.apply(tape.gradient(loss, weights), model.trainable_variables)
         return loss
 
+    compiled_step = tf.function(step)
+
     def one_round() -> list[float]:
         at = []
         for images, labels in sequence.get_tf_dataset():
-            step(images, labels).numpy()
+            compiled_step(images, labels).numpy()
             at.append(time.perf_counter())
         return at
 
@@ -88,10 +91,10 @@ def hand_written(build: Callable[[], keras.Model], sequence: dl.ImageSequence) -
 
 
 def ours(
-    strategy: dl.Strategy, build: Callable[[], keras.Model], sequence: dl.ImageSequence, **how: object
+    devices: HorovodDevices, build: Callable[[], keras.Model], sequence: dl.ImageSequence
 ) -> Callable[[], list[float]]:
-    """`Strategy.fit` with other groups or another compression."""
-    strategy = dl.Strategy(dataclasses.replace(strategy.devices, **how))
+    """`Strategy.fit`."""
+    strategy = dl.Strategy(devices)
     model = compiled(build)
 
     def one_round() -> list[float]:
@@ -123,31 +126,33 @@ def main() -> None:
     world = strategy.world
     with tempfile.TemporaryDirectory() as scratch:
         write_images(Path(scratch), args.steps * args.batch * world.size)
+        devices = strategy.devices
+        assert isinstance(devices, HorovodDevices)
         index = dl.Index.from_directory(scratch)
         sequence = dl.ImageSequence(index, (96, 96), args.batch, strategy=strategy)
-        results = {name: measured(build, strategy, sequence, args.rounds) for name, build in MODELS.items()}
+        results = {name: measured(build, devices, sequence, args.rounds) for name, build in MODELS.items()}
     if world.chief:
         report(results, world.size, args.batch)
 
 
 def measured(
-    build: Callable[[], keras.Model], strategy: dl.Strategy, sequence: dl.ImageSequence, rounds: int
+    build: Callable[[], keras.Model], devices: HorovodDevices, sequence: dl.ImageSequence, rounds: int
 ) -> dict[str, list[float]]:
     """Milliseconds of the median step, by way and round."""
-    default = strategy.devices.groups
-    ways = {HAND_WRITTEN: hand_written(build, sequence), f"ours ({default} groups)": ours(strategy, build, sequence)}
+    ways = {HAND_WRITTEN: hand_written(build, sequence)}
     for groups in GROUPS:
-        if groups != default:
-            ways[f"ours, {groups} groups"] = ours(strategy, build, sequence, groups=groups)
-    for compression in ("fp16", "bf16"):
-        ways[f"ours, {compression}"] = ours(strategy, build, sequence, compression=compression)
+        name = f"ours, {groups} groups{' (the default)' if groups == devices.groups else ''}"
+        ways[name] = ours(replace(devices, groups=groups), build, sequence)
+    compressions: tuple[Compression, ...] = ("fp16", "bf16")
+    for compression in compressions:
+        ways[f"ours, {compression}"] = ours(replace(devices, compression=compression), build, sequence)
     steps: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):  # the first compiles
         for name, one_round in ways.items():
             at = one_round()
             if number:
                 steps[name].append(1e3 * statistics.median(np.diff(at)))
-        if strategy.world.chief:
+        if devices.world.chief:
             print(f"round {number} of {rounds}", flush=True)
     return steps
 

@@ -60,7 +60,7 @@ def train(args: argparse.Namespace) -> None:
     else:
         samples, held_out = samples.split(args.val_split, seed=args.seed)
 
-    strategy = dl.init(args.strategy)
+    strategy = dl.init(args.strategy, compression=args.compression)
     chief = strategy.world.chief
 
     import keras
@@ -71,6 +71,7 @@ def train(args: argparse.Namespace) -> None:
     how = {
         "size": args.size,
         "device_batch": args.device_batch,
+        "global_batch": args.global_batch,
         "host_batch": args.host_batch,
         "strategy": strategy,
         "seed": args.seed,
@@ -120,7 +121,7 @@ def train(args: argparse.Namespace) -> None:
         more = {"model": args.model, "model_file": str(saved), "data": args.data, "seed": args.seed}
         rates = {"learning_rate": rate, "lr_scaling": args.lr_scaling, "warmup_epochs": args.warmup_epochs}
         history.summary.write(run_dir / "summary.json", **more, **rates)
-        print(f"\n{history.summary}\nmodel                {saved}\nsummary              {run_dir / 'summary.json'}")
+        print(f"\n{history.summary.text(**rates, model=saved, summary=run_dir / 'summary.json')}")
 
 
 def build(name: str, shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -206,7 +207,7 @@ def arguments() -> argparse.Namespace:
         help="part of an image that is used: all, its middle, or another in every epoch (validation: its middle)",
     )
     add("--epochs", type=positive, default=8, help="(default 8)")
-    add("--device-batch", type=positive, default=32, help="images that one device computes at once (default 32)")
+    add("--device-batch", type=device_batch, default=32, help="images that one device computes at once (32), or auto")
     add("--global-batch", type=positive, help="images behind one update (default: those of all devices at once)")
     add("--host-batch", default="1GiB", help='decoded images held in memory by a rank: "4GiB", or a number of images')
     add("--remainder", choices=("weight", "drop", "wrap"), default="weight", help="what becomes of a last part batch")
@@ -214,6 +215,7 @@ def arguments() -> argparse.Namespace:
     add("--lr-scaling", choices=("none", "linear", "sqrt"), default="none", help="of --lr with the number of devices")
     add("--warmup-epochs", type=float, default=1.0, help="epochs of linear warm-up (default 1)")
     add("--precision", choices=("float32", "mixed_float16", "mixed_bfloat16"), default="float32")
+    add("--compression", choices=("none", "fp16", "bf16"), default="none", help="of gradients between the ranks")
     add("--strategy", choices=("auto", "single", "mirrored", "horovod"), default="auto")
     add("--seed", type=int, default=0)
     add("--threads", type=positive, help="threads that decode (default: this rank's share of the cores)")
@@ -236,6 +238,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
+
+
+def device_batch(text: str) -> int | str:
+    """A whole number of at least 1, or "auto"."""
+    return text if text == "auto" else positive(text)
 
 
 def size(text: str) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from dist_loader.training.callbacks import StopTogether, for_this_rank
 from dist_loader.training.checkpoint import CheckpointWriter, restore
 from dist_loader.training.clock import InputClock
 from dist_loader.training.device_batch import agreed_slices, follow, note_of, remember
+from dist_loader.training.learning_rate import described
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
 from dist_loader.training.prepare import Prepared, prepare, prepared
 from dist_loader.training.progress import ProgressLines, Say, Verbose, progress_callback
@@ -170,7 +171,7 @@ class Strategy:
                 callbacks=running,
                 verbose=0,
             )
-        history.summary = self._summary(train, validation_data, clock, history, done, time.monotonic() - started)
+        history.summary = self._summary(model, train, validation_data, clock, history, done, time.monotonic() - started)
         return history
 
     def evaluate(self, model: keras.Model, sequence: ImageSequence, return_dict: bool = True) -> Any:
@@ -255,6 +256,7 @@ class Strategy:
 
     def _summary(
         self,
+        model: Any,
         train: ImageSequence,
         valid: ImageSequence | None,
         clock: InputClock,
@@ -277,6 +279,7 @@ class Strategy:
             device_batch=train.plan.device_batch,
             global_batch=train.plan.global_batch,
             host_batch=train.host_batch,
+            learning_rate=described(model.optimizer),
             images_per_second=clock.images_per_second,
             input_wait_fraction=float(waits.max()) if clock.input_wait_fraction is not None else None,
             bad_samples=0,

@@ -23,8 +23,9 @@ class Summary:
         val_samples: samples in the validation index, if there is one.
         epochs: epochs trained, those before a resume included.
         steps_per_epoch: optimizer updates in an epoch.
-        device_batch: samples that one device computes at once.
+        device_batch: samples that one device computes at once; with "auto", what was found in the end.
         global_batch: samples behind one update.
+        learning_rate: the optimizer's, as it is at the end; of a schedule its settings, warm-up and scaling among them.
         host_batch: decoded samples held in memory by each process, as it was asked for.
         images_per_second: samples trained on by all ranks together in a second, without validation and without the
             first step, in which TensorFlow compiles.
@@ -45,6 +46,7 @@ class Summary:
     device_batch: int
     global_batch: int
     host_batch: int | str
+    learning_rate: str
     images_per_second: float | None
     input_wait_fraction: float | None
     bad_samples: int
@@ -65,7 +67,12 @@ class Summary:
         part.replace(target)
 
     def __str__(self) -> str:
-        rows = [(name.replace("_", " "), _text(value)) for name, value in self.as_dict().items() if value is not None]
+        return self.text()
+
+    def text(self, **more: Any) -> str:
+        """All figures in lines, `more` included."""
+        figures = self.as_dict(**more)
+        rows = [(name.replace("_", " "), _text(value)) for name, value in figures.items() if value is not None]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

@@ -79,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
         "resize": args.resize,
         "threads": args.threads,
     }
-    train = dl.ImageSequence(samples, remainder=args.remainder, global_batch=args.global_batch, crop=args.crop, **how)
+    train = dl.ImageSequence(samples, remainder=args.remainder, crop=args.crop, **how)
     middle = args.crop.replace("random-resized", "center")  # validation sees the same part in every epoch
     valid = dl.ImageSequence(held_out, shuffle=False, crop=middle, **how)
 

@@ -81,6 +81,12 @@ def prepare(
     """
     if not getattr(model, "compiled", False) or model.optimizer is None:
         raise ConfigError("the model is not compiled; call model.compile(...) inside strategy.scope() first")
+    for method, cut in (("train_step", slices > 1 or retries), ("test_step", test_slices > 1)):
+        if cut and getattr(type(model), method) is not getattr(keras.Model, method):
+            raise ConfigError(
+                f"{type(model).__name__} has a {method} of its own, which cannot be computed in slices; leave out "
+                'global_batch and device_batch="auto", or the method'
+            )
     devices.adapt(model)
     with devices.scope():
         if not model.built:

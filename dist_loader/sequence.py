@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from array import array
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
+from dist_loader.cores import reading_threads
 from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
@@ -23,7 +23,7 @@ from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
 from dist_loader.sizes import batches_in_host_batch
 from dist_loader.weights import mean_weights, own_weights
-from dist_loader.window import HostWindow
+from dist_loader.window import HostWindow, ReadingTimes
 from dist_loader.world import World
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             that. A device computes its part of a larger one in slices of device_batch, one after the other.
         sample_weight: a weight of 0 or more for every sample of the index, shape (samples,).
         class_weight: a weight of 0 or more by label; 1 for a label that is not there.
-        threads: threads that read; by default, this rank's share of the processor cores it may run on.
+        threads: threads that read; by default, this rank's share of the cores that the host or the container has.
         timeout: seconds after which a batch that is not ready is an error.
 
     Raises:
@@ -129,7 +129,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.plan = plan if global_batch is None else plan.with_global_batch(global_batch)
         self._weights = own_weights(index, sample_weight, class_weight)
         self.host_batch = host_batch
-        self.threads = _threads(self.world) if threads is None else _at_least_one("threads", threads)
+        self.threads = reading_threads(self.world) if threads is None else _at_least_one("threads", threads)
         self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         self._reader: Reader = ImageReader(index, size, color, resize, crop, seed)
@@ -223,6 +223,10 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         rows = self.plan.device_batch * self.plan.accumulate
         self.plan = replace(self.plan, device_batch=rows // slices, accumulate=slices)
 
+    def reading_times(self) -> ReadingTimes:
+        """Where the time of the reading threads went since the window was opened."""
+        return ReadingTimes() if self._window is None else self._window.times()
+
     def read_ahead_to(self, epochs: int | None) -> None:
         """Read ahead to the end of so many epochs and no further; None, as at first, to the end of the next epoch."""
         self._last_epoch = epochs
@@ -307,11 +311,6 @@ def _largest_device_batch(global_batch: int | None, devices: int) -> int:
     if isinstance(global_batch, bool) or not isinstance(global_batch, int | np.integer) or global_batch % devices:
         raise ConfigError(f"global_batch must be a multiple of the {devices} devices, not {global_batch!r}")
     return max(1, int(global_batch) // devices)
-
-
-def _threads(world: World) -> int:
-    """This rank's share of the cores that the process may run on, at least one."""
-    return max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
 
 def _at_least_one(name: str, value: int) -> int:

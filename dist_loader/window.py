@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +25,23 @@ Numbers = npt.NDArray[np.int64]
 Contents: TypeAlias = "Callable[[int], tuple[int, Numbers]]"
 
 _JOIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ReadingTimes:
+    """Where the time of the reading threads went.
+
+    Attributes:
+        samples: read.
+        fetching: seconds of all threads together, fetching what is stored.
+        decoding: seconds of all threads together, making samples of it.
+        ring_full: seconds in which every frame was filled or lent, so that there was nothing to do.
+    """
+
+    samples: int = 0
+    fetching: float = 0.0
+    decoding: float = 0.0
+    ring_full: float = 0.0
 
 
 class HostWindow:
@@ -49,6 +67,10 @@ class HostWindow:
         self._one_consumer = threading.Lock()
         # The threads hold the pipeline and not this object, so that it can be forgotten while they run.
         self.close = weakref.finalize(self, self._pipeline.close)
+
+    def times(self) -> ReadingTimes:
+        """Where the time of the reading threads went so far."""
+        return self._pipeline.times
 
     def get(self, key: int, until: int | None = None) -> npt.NDArray[Any]:
         """The batch of a key, shape (batch, *reader.shape).
@@ -105,6 +127,7 @@ class _Pipeline:
         self._next_asked = 0
         self._until: int | None = 0  # the first key not to be scheduled
         self._closed = False
+        self.times = ReadingTimes()
         self._changed = threading.Condition()
         self._parts: SimpleQueue[tuple[_Batch, slice] | None] = SimpleQueue()
         self._threads = [
@@ -165,8 +188,13 @@ class _Pipeline:
         return self._ring.lend(batch.frame)
 
     def _schedule(self) -> None:
-        while (frame := self._ring.take()) is not None:
+        while True:
+            asked = time.perf_counter()
+            if (frame := self._ring.take()) is None:
+                return
             with self._changed:
+                waited = time.perf_counter() - asked if not self._unfinished else 0.0
+                self.times = replace(self.times, ring_full=self.times.ring_full + waited)
                 while not self._closed and self._until is not None and self._next_scheduled >= self._until:
                     self._changed.wait()
                 if self._closed:
@@ -194,12 +222,25 @@ class _Pipeline:
     def _read_parts(self) -> None:
         while (work := self._parts.get()) is not None:
             batch, part = work
+            started, fetching, read = time.perf_counter(), 0.0, 0
             try:
                 if not batch.abandoned:
-                    self._reader.read(batch.numbers[part], batch.epoch, batch.frame[part])
+                    fetching = (
+                        self._reader.read(batch.numbers[part], batch.epoch, batch.frame[part]) or 0.0
+                    )  # of one that does not say
+                    read = len(batch.numbers[part])
             except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
                 batch.errors[part.start] = error
+            decoding = time.perf_counter() - started - fetching
             with self._changed:
+                if read:
+                    so_far = self.times
+                    self.times = ReadingTimes(
+                        so_far.samples + read,
+                        so_far.fetching + fetching,
+                        so_far.decoding + decoding,
+                        so_far.ring_full,
+                    )
                 batch.unread.remove(part)
                 if not batch.unread:
                     self._unfinished.remove(batch)

@@ -23,13 +23,16 @@ class Reader(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Type of one sample's elements."""
 
-    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> None:
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> float:
         """Read samples into given memory.
 
         Args:
             numbers: which samples, int64, shape (n,).
             epoch: the epoch that they are read for, from 0; what is random about a sample depends on it.
             out: where to, shape (n, *shape), C-contiguous. Every element must be written.
+
+        Returns:
+            Seconds of it that were spent fetching what is stored, and not decoding it.
 
         Raises:
             SampleError: a sample could not be read.

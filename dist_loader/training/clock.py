@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from dist_loader.sequence import ImageSequence
+from dist_loader.training.bound import Waits
+from dist_loader.window import ReadingTimes
 
 
 class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
@@ -31,6 +33,22 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
         self._step_ended = 0.0
         self._asked = 0.0
         self._steps_done = 0
+        self._times = ReadingTimes()
+
+    def waits(self, rank: int) -> Waits:
+        """What this rank waited for."""
+        times, share = self._times, 1 / self._train.world.size
+        return Waits(
+            rank=rank,
+            seconds=self.seconds,
+            input=self.waited,
+            reading=times.fetching,
+            decoding=times.decoding,
+            ring_full=times.ring_full,
+            samples=times.samples,
+            trained=int(self.samples * share),
+            threads=self._train.threads,
+        )
 
     @property
     def images_per_second(self) -> float | None:
@@ -47,6 +65,9 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
             sequence.epoch = epoch
         self._steps_done = 0
         self._step_ended = time.monotonic()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._times = self._train.reading_times()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._asked = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import time
@@ -22,6 +23,7 @@ from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
 from dist_loader.sequence import ImageSequence
+from dist_loader.training.bound import Waits, what_bounds
 from dist_loader.training.callbacks import StopTogether, for_this_rank
 from dist_loader.training.checkpoint import CheckpointWriter, restore
 from dist_loader.training.clock import InputClock
@@ -264,9 +266,11 @@ class Strategy:
         epochs_before: int,
         seconds: float,
     ) -> Summary:
-        waits = np.zeros(self.world.size)
-        waits[self.world.rank] = clock.input_wait_fraction or 0.0
-        (waits,) = self.devices.sum_arrays([waits])
+        own = np.zeros((self.world.size, len(dataclasses.fields(Waits))))
+        own[self.world.rank] = dataclasses.astuple(clock.waits(self.world.rank))
+        (rows,) = self.devices.sum_arrays([own])
+        waits = [Waits(*row.tolist()) for row in rows]
+        most = max(waits, key=lambda waits: waits.input_fraction)
         return Summary(
             strategy=self.name,
             launcher=self.world.launcher,
@@ -281,7 +285,9 @@ class Strategy:
             host_batch=train.host_batch,
             learning_rate=described(model.optimizer),
             images_per_second=clock.images_per_second,
-            input_wait_fraction=float(waits.max()) if clock.input_wait_fraction is not None else None,
+            input_wait_fraction=most.input_fraction if clock.input_wait_fraction is not None else None,
+            bound=what_bounds(most) if clock.input_wait_fraction is not None else None,
+            waits=tuple(waits),
             bad_samples=0,
             seconds=seconds,
             metrics={name: float(values[-1]) for name, values in history.history.items() if values},

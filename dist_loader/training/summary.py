@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dist_loader.training.bound import Waits
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -30,6 +32,8 @@ class Summary:
         images_per_second: samples trained on by all ranks together in a second, without validation and without the
             first step, in which TensorFlow compiles.
         input_wait_fraction: share of that time spent waiting for input, on the rank that waited most.
+        bound: what bounds the training, in one sentence.
+        waits: what each rank waited for.
         bad_samples: samples that could not be read.
         seconds: from the start of `fit` to its end, all included.
         metrics: the last epoch's loss and metrics over all ranks, those of the validation with "val_" before.
@@ -51,12 +55,15 @@ class Summary:
     input_wait_fraction: float | None
     bad_samples: int
     seconds: float
+    bound: str | None = None
+    waits: tuple[Waits, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self, **more: Any) -> dict[str, Any]:
         """All figures in one flat dictionary, metrics and `more` included."""
         figures = dataclasses.asdict(self)
         metrics = figures.pop("metrics")
+        figures["waits"] = [waits.as_dict() for waits in self.waits]
         return {**figures, **metrics, **more}
 
     def write(self, path: str | Path, **more: Any) -> None:
@@ -70,8 +77,9 @@ class Summary:
         return self.text()
 
     def text(self, **more: Any) -> str:
-        """All figures in lines, `more` included."""
+        """All figures in lines, `more` included; not every rank's waits."""
         figures = self.as_dict(**more)
+        del figures["waits"]
         rows = [(name.replace("_", " "), _text(value)) for name, value in figures.items() if value is not None]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

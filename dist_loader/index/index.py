@@ -1,0 +1,314 @@
+"""Which samples exist: their paths and labels, in memory that does not grow by Python objects.
+
+A Python list of 100 million paths takes some 10 GB in every process, and forked readers copy it page by page as they
+touch reference counts. Here all paths lie in one buffer of bytes with offsets into it, in arrays never written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dist_loader.errors import ConfigError
+from dist_loader.index import file as index_file
+from dist_loader.index import selection
+from dist_loader.index.build import build, checked_classes
+from dist_loader.index.cache import cached, name_for
+from dist_loader.index.fingerprint import fingerprint
+from dist_loader.index.progress import Progress
+from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT, endings
+from dist_loader.index.stamps import unchanged
+from dist_loader.permutation import Permutation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Index:
+    """The samples of a data set: paths below one root, and the number of each one's class.
+
+    Usually made by `Index.from_directory`. The arrays are read-only; `take` and `split` make new indexes; `save` and
+    `open` keep one in a file.
+
+    Attributes:
+        root: absolute folder that all paths are relative to; may be mounted elsewhere on another machine.
+        classes: names of the classes; a label is a position in it.
+        labels: (samples,) int32, read-only.
+        buffer: (bytes,) uint8, read-only; the relative paths one after the other, as the file system spells them.
+        offsets: (samples + 1,) int64, read-only; path i is `buffer[offsets[i]:offsets[i + 1]]`.
+
+    Raises:
+        ConfigError: the arrays do not fit each other.
+    """
+
+    root: str
+    classes: tuple[str, ...]
+    labels: NDArray[np.int32]
+    buffer: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        for name, dtype in (("labels", np.int32), ("buffer", np.uint8), ("offsets", np.int64)):
+            given = getattr(self, name)
+            if not isinstance(given, np.ndarray) or given.ndim != 1 or given.dtype != dtype:
+                raise ConfigError(f"{name} of an index must be a 1-D {np.dtype(dtype).name} array, got {given!r:.80}")
+            view = given.view()
+            view.setflags(write=False)
+            object.__setattr__(self, name, view)
+        if len(self.offsets) != len(self.labels) + 1:
+            raise ConfigError(f"an index of {len(self.labels)} labels needs one offset more, got {len(self.offsets)}")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.buffer):
+            raise ConfigError(
+                f"offsets of an index must run from 0 to its {len(self.buffer)} bytes of paths, "
+                f"got {self.offsets[0]} to {self.offsets[-1]}"
+            )
+
+    @classmethod
+    def from_directory(
+        cls,
+        root: str | os.PathLike[str],
+        suffixes: Collection[str] = IMAGE_SUFFIXES,
+        classes: Sequence[str] | None = None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        threads: int = 16,
+        progress: bool | None = None,
+    ) -> Index:
+        """Indexes images laid out as root/<class>/**/<image>.
+
+        Every visible folder directly in root is a class, numbered in byte order of the names; one without images keeps
+        its number, so that training and validation folders agree. Samples are ordered by class, then by path in byte
+        order, whatever the file system returns. Passed over: hidden files and folders (leading dot), files with
+        other suffixes, and files directly in root. Links are followed, except from inside of the directory they lead
+        to. A dangling link named like an image is a sample: it fails by name when it is read, instead of going missing.
+
+        Args:
+            root: the folder of class folders.
+            suffixes: what an image's name ends with, case ignored.
+            classes: the classes and their numbering, usually `train.classes` for a validation folder. A class without
+                a folder is fine; a folder that is not among them is an error.
+            cache: a folder that keeps the index for the next time, and for the other ranks of this host: one process
+                makes it, all open it. It is made anew if a directory below root has changed (see docs/index.md).
+            threads: how many directories are asked at the same time. On a local disk it plays no part; on a network
+                file system, more are faster.
+            progress: whether to say on stderr how far it is, if it takes long; by default, rank 0 does.
+
+        Raises:
+            ConfigError: root is missing, not a folder, holds no class folders or no images; a folder cannot be read;
+                a folder is not one of `classes`; the cache cannot be written.
+            ReadTimeout: the file system, or the process that makes the index, was silent for minutes.
+        """
+        if not os.fspath(root):
+            raise ConfigError(f"no image folder given (empty path); {LAYOUT}")
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ConfigError(f"threads must be a whole number of at least 1, not {threads!r}")
+        top = Path(root).absolute()
+        place, wanted = os.fsencode(top), None if classes is None else checked_classes(classes)
+        key = {"root": str(top), "suffixes": endings(suffixes), "classes": wanted and list(wanted)}
+        report = Progress(progress)
+        if cache is None:
+            try:
+                return cls(str(top), *build(place, suffixes, wanted, threads, report.say).parts())
+            finally:
+                report.end()
+        file = Path(cache) / name_for(top.name, key)
+
+        def opened(made_just_now: bool) -> Index | None:
+            with contextlib.suppress(KeyError, ValueError):  # not there, or damaged
+                header, arrays = index_file.read(file)
+                settled = header["settled"] or made_just_now
+                if header["key"] == key and settled and unchanged(place, arrays, threads):
+                    return cls._of_file(header, arrays)
+            return None
+
+        def make(say: Callable[[str], None]) -> Index:
+            built = build(place, suffixes, wanted, threads, say)
+            whole = cls(str(top), *built.parts())
+            whole._write(file, built.stamps.arrays(), key=key, settled=built.stamps.settled)
+            return cls.open(file)
+
+        return cached(file, opened, make, report)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Index:
+        """Opens a saved index by memory map: at once, whatever its size, and in memory that all processes share.
+
+        Args:
+            path: what `save` wrote.
+            root: where the images are on this machine; by default, where they were when it was made.
+
+        Raises:
+            ConfigError: there is no such file, it is no index, or not as long as it must be. Other damage is not
+                noticed, for that would need all of it to be read.
+        """
+        header, arrays = index_file.read(Path(path))
+        if root is not None:
+            header["root"] = str(Path(root).absolute())
+        try:
+            return cls._of_file(header, arrays)
+        except KeyError as error:
+            raise ConfigError(f"cannot use index {str(path)!r}: it has no {error}; make it again") from None
+
+    @classmethod
+    def _of_file(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Index:
+        index = cls(header["root"], tuple(header["classes"]), arrays["labels"], arrays["paths"], arrays["offsets"])
+        if header["samples"] != len(index):
+            raise ConfigError(f"an index of {header['samples']} samples with {len(index)} labels: make it again")
+        vars(index)["fingerprint"] = header["fingerprint"]  # where the property keeps it once it was computed
+        return index
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the index to one file, all of it or nothing; a file of that name is replaced.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        self._write(Path(path), {})
+
+    def _write(self, path: Path, more: Mapping[str, index_file.Blocks], **facts: Any) -> None:
+        arrays: dict[str, NDArray[Any]] = {"offsets": self.offsets, "labels": self.labels, "paths": self.buffer}
+        with index_file.replacing(path) as temporary:
+            blocks = {name: index_file.whole(array) for name, array in arrays.items()}
+            index_file.write(temporary, self._header(len(self), self.fingerprint) | facts, {**blocks, **more})
+
+    def _write_part(self, path: Path, rows: selection.Rows, **facts: Any) -> None:
+        """Writes the index of some rows without ever holding it in memory."""
+        arrays = selection.part(self, rows)
+        with index_file.replacing(path) as temporary:
+            header = self._header(arrays["labels"].length, "0" * len(self.fingerprint)) | facts
+            index_file.write(temporary, header, arrays)
+            written = index_file.read(temporary).arrays
+            part = Index(self.root, self.classes, written["labels"], written["paths"], written["offsets"])
+            index_file.write_header(temporary, header | {"fingerprint": part.fingerprint})
+
+    def _header(self, samples: int, fingerprint: str) -> dict[str, Any]:
+        return {"root": self.root, "classes": self.classes, "samples": samples, "fingerprint": fingerprint}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Index({len(self)} samples, {len(self.classes)} classes, root={self.root!r})"
+
+    def __reduce__(self) -> tuple[type[Index], tuple[Any, ...]]:
+        # Rebuilt by the constructor: an unpickled array would be writable again.
+        return Index, (self.root, self.classes, self.labels, self.buffer, self.offsets)
+
+    def path(self, i: int) -> str:
+        """Absolute path of sample i, to be opened as it is.
+
+        A name that is not UTF-8 comes as Python's own functions give it (`os.fsdecode`), and opens like any other.
+
+        Raises:
+            IndexError: i is not within 0 to len - 1. Negative numbers are refused: no sample has one.
+        """
+        i = operator.index(i)
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} is out of range for an index of {len(self)} samples")
+        relative = self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes()
+        return f"{self.root}/{os.fsdecode(relative)}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits that change when a class name, a path, a label or the order does, and not with root.
+
+        What the files contain plays no part.
+        """
+        return fingerprint(self.classes, self.labels, self.buffer, self.offsets)
+
+    def take(self, numbers: NDArray[Any] | Sequence[int]) -> Index:
+        """The index of some samples, in the given order, with the same classes.
+
+        Args:
+            numbers: (any number,) integers from 0 to len - 1; one may appear more than once.
+
+        Raises:
+            IndexError: a number is out of range.
+            TypeError: numbers are not a 1-D array of integers (a boolean mask is not).
+        """
+        return self._part(selection.rows_of(self._checked_rows(np.asarray(numbers))))
+
+    def _part(self, rows: selection.Rows) -> Index:
+        arrays = {name: selection.gathered(array) for name, array in selection.part(self, rows).items()}
+        return Index(self.root, self.classes, arrays["labels"], arrays["paths"], arrays["offsets"])
+
+    def split(
+        self,
+        fraction: float,
+        seed: int = 0,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> tuple[Index, Index]:
+        """Sets a part of the samples aside, as for validation: (the rest, the held-out part).
+
+        The held-out part has `round(len * fraction)` samples, chosen by (len, seed) alone; of every class its share,
+        rounded up or down. Both parts keep the order of this index, and every sample is in exactly one of them.
+
+        Args:
+            fraction: how much to hold out, above 0 and below 1.
+            seed: which samples; any int.
+            cache: a folder that keeps both parts for the next time, and for the other ranks of this host: one process
+                makes them, all open them. Without it, both parts are in the memory of every process.
+            progress: as in `from_directory`.
+
+        Raises:
+            ConfigError: the fraction is out of range, a part would be empty, or the cache cannot be written.
+        """
+        if not 0 < fraction < 1:
+            raise ConfigError(f"fraction to hold out must be above 0 and below 1, got {fraction!r}")
+        samples, count = len(self), round(len(self) * fraction)
+        if not 0 < count < samples:
+            raise ConfigError(
+                f"holding out {fraction} of {samples} samples leaves {samples - count} and {count}: "
+                f"both parts need at least one"
+            )
+        if cache is None:
+            mask = selection.held_out(self.labels, count, seed)
+            return self._part(selection.rows_where(~mask)), self._part(selection.rows_where(mask))
+
+        key = {
+            "split": self.fingerprint,
+            "root": self.root,
+            "held_out": count,
+            "seed": Permutation(samples, seed, 0).seed,
+        }
+        last = Path(cache) / name_for(Path(self.root).name, key, "held-out")
+        first = last.with_name(last.name.replace("held-out", "rest"))
+
+        def opened(_: bool) -> tuple[Index, Index] | None:
+            with contextlib.suppress(KeyError, ValueError):  # not there, or damaged
+                files = [index_file.read(file) for file in (first, last)]
+                if all(header["key"] == key for header, _ in files):
+                    rest, held_out = (Index._of_file(header, arrays) for header, arrays in files)
+                    return rest, held_out
+            return None
+
+        def make(say: Callable[[str], None]) -> tuple[Index, Index]:
+            say(f"setting {count:,} of {samples:,} samples aside")
+            mask = selection.held_out(self.labels, count, seed)
+            for file, chosen in ((first, ~mask), (last, mask)):
+                say(f"setting {count:,} of {samples:,} samples aside, writing {file.name}")
+                self._write_part(file, selection.rows_where(chosen), key=key)
+            return Index.open(first), Index.open(last)
+
+        return cached(last, opened, make, Progress(progress))
+
+    def _checked_rows(self, numbers: NDArray[Any]) -> NDArray[np.int64]:
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise TypeError(f"sample numbers must be a 1-D array of integers, got {numbers.ndim}-D {numbers.dtype}")
+        for extreme in (int(numbers.min()), int(numbers.max())) if numbers.size else ():
+            if not 0 <= extreme < len(self):
+                raise IndexError(f"sample {extreme} is out of range for an index of {len(self)} samples")
+        return numbers.astype(np.int64)

@@ -1,0 +1,290 @@
+"""Finds the images below a folder of class folders, in an order that depends on their names only.
+
+Several threads list folders ahead of the one that goes through them in order: on a network file system nearly all of
+the time is waiting. What they bring is flat bytes, never a Python object for each path of the whole set. Everything
+here is bytes: a file name on Linux need not be text.
+"""
+
+# ruff: noqa: PTH116, PTH118 (pathlib does not take bytes)
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import threading
+import time
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dist_loader.errors import ConfigError, ReadTimeout
+from dist_loader.index.stamps import Directory, stamp_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+LAYOUT = "expected ROOT/<class>/<image>"
+
+_SECONDS_WITHOUT_ANSWER = 300.0
+_ENTRIES_BETWEEN_SIGNS_OF_LIFE = 1 << 12
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images that follow each other: paths one after the other, relative to the root, and the length of each."""
+
+    folder: int  # position of the class folder in what was asked for
+    paths: bytes
+    lengths: NDArray[np.int32]
+
+
+def class_folders(root: bytes, suffixes: Collection[str] = IMAGE_SUFFIXES) -> tuple[list[bytes], list[Directory]]:
+    """Names of the class folders: every directory in root, or link to one, that is not hidden.
+
+    Args:
+        root: the folder that holds the class folders.
+        suffixes: what an image's name ends with; only used to word an error.
+
+    Returns:
+        Names in byte order, never empty; and the directories that were looked at and that no `Walk` will enter.
+
+    Raises:
+        ConfigError: root is missing, not a folder, not readable, or holds no folder.
+    """
+    encoded = _encoded(suffixes)
+    try:
+        status = os.stat(root)
+        names = _listing(root, encoded)
+    except FileNotFoundError:
+        raise ConfigError(f"image folder {shown(root)} does not exist; {LAYOUT}") from None
+    except NotADirectoryError:
+        raise ConfigError(f"{shown(root)} is a file, not a folder of images; {LAYOUT}") from None
+    except OSError as error:
+        raise _unreadable(root, error) from None
+    seen, folders = [Directory(b"", stamp_of(status))], []
+    for name in sorted(name for name in names if name.endswith(b"/")):
+        below = _status(os.path.join(root, name))
+        if _identity(below) == _identity(status):
+            seen.append(Directory(name, stamp_of(below)))
+        else:
+            folders.append(name[:-1])
+    if not folders:
+        stray = sum(not name.endswith(b"/") for name in names)
+        found = f"{stray} images directly in it" if stray else "nothing to read in it"
+        raise ConfigError(f"image folder {shown(root)} has no class folders and {found}; {LAYOUT}")
+    return sorted(folders), seen
+
+
+class Walk:
+    """The images anywhere below some class folders, folder by folder and within each in byte order of the path.
+
+    Hidden files and folders (leading dot) and files with another suffix are passed over. Links are followed, but a
+    directory is never entered from inside of itself, so links in a circle end. A file that is reachable by two paths
+    is two samples. Whatever has an image's suffix and is not a directory counts, dangling links included: it fails by
+    name when it is read, instead of going missing here.
+
+    Args:
+        root: the folder that holds the class folders.
+        folders: names of class folders, in the order in which they are wanted.
+        suffixes: what an image's name ends with, case ignored.
+        threads: how many directories are listed at the same time.
+    """
+
+    def __init__(self, root: bytes, folders: Sequence[bytes], suffixes: Collection[str], threads: int) -> None:
+        self._root = root
+        self._endings = _encoded(suffixes)
+        self._top = _identity(_status(root))
+        self._wanted = [_Folder(number, folder + b"/", None) for number, folder in enumerate(folders)]
+        self._unlisted = list(self._wanted)
+        heapq.heapify(self._unlisted)
+        lock = threading.Lock()
+        self._work, self._listed = threading.Condition(lock), threading.Condition(lock)
+        self._over = False
+        self._signs_of_life = 0
+        self._threads = max(1, threads)
+
+    def __iter__(self) -> Iterator[Files | Directory]:
+        """Images and directories, in order.
+
+        Raises:
+            ConfigError: a folder cannot be read: of several, the first one in order, whatever was listed before.
+            ReadTimeout: the file system has stopped to answer.
+        """
+        for number in range(self._threads):
+            threading.Thread(target=self._list_folders, name=f"dist_loader-scan-{number}", daemon=True).start()
+        try:
+            # An explicit stack, because folders may be nested deeper than Python recurses.
+            stack: list[Iterator[Files | _Folder]] = [iter(self._wanted)]
+            while stack:
+                part = next(stack[-1], None)
+                if part is None:
+                    stack.pop()
+                elif isinstance(part, Files):
+                    yield part
+                else:
+                    self._wait_for(part)
+                    if part.directory is not None:
+                        yield part.directory
+                    if part.error is not None:
+                        raise part.error
+                    stack.append(iter(part.parts))
+                    part.parts = []
+        finally:
+            with self._work:
+                self._over = True
+                self._work.notify_all()
+
+    def _wait_for(self, folder: _Folder) -> None:
+        with self._listed:
+            seen, deadline = -1, 0.0
+            while not folder.listed:
+                if self._signs_of_life != seen:
+                    seen, deadline = self._signs_of_life, time.monotonic() + _SECONDS_WITHOUT_ANSWER
+                elif time.monotonic() > deadline:
+                    raise ReadTimeout(
+                        f"no answer from the file system for {_SECONDS_WITHOUT_ANSWER:g} s while listing "
+                        f"{shown(os.path.join(self._root, folder.path))}: check its disk or network"
+                    )
+                self._listed.wait(0.5)
+
+    def _list_folders(self) -> None:
+        while True:
+            with self._work:
+                while not self._unlisted and not self._over:
+                    self._work.wait()
+                if self._over:
+                    return
+                folder = heapq.heappop(self._unlisted)  # the one that is wanted first
+            try:
+                self._list(folder)
+            except OSError as error:
+                folder.error = _unreadable(os.path.join(self._root, folder.path), error)
+            except Exception as error:  # noqa: BLE001 (for the one who waits for it)
+                folder.error = error
+            below = [part for part in folder.parts if isinstance(part, _Folder)]
+            with self._work:
+                folder.listed = True
+                self._signs_of_life += 1
+                for part in below:
+                    heapq.heappush(self._unlisted, part)
+                self._work.notify(len(below))
+                self._listed.notify()
+
+    def _list(self, folder: _Folder) -> None:
+        full = os.path.join(self._root, folder.path)
+        status = os.stat(full)
+        folder.directory = Directory(folder.path, stamp_of(status))
+        folder.identity = _identity(status)
+        if folder.identity == self._top or any(folder.identity == higher.identity for higher in folder.above()):
+            return
+        parts: list[Files | _Folder] = []
+        for is_folder, names in groupby(_listing(full, self._endings, self._tell), key=lambda name: name[-1:] == b"/"):
+            if is_folder:
+                parts += (_Folder(folder.number, folder.path + name, folder) for name in names)
+                continue
+            group = list(names)
+            lengths = np.fromiter(map(len, group), np.int32, len(group)) + np.int32(len(folder.path))
+            parts.append(Files(folder.number, folder.path + folder.path.join(group), lengths))
+        folder.parts = parts
+
+    def _tell(self) -> None:
+        self._signs_of_life += 1  # one lost between two threads does not matter
+
+
+class _Folder:
+    """A directory that is to be listed, and what was found in it."""
+
+    def __init__(self, number: int, path: bytes, parent: _Folder | None) -> None:
+        self.number = number
+        self.path = path
+        self.parent = parent
+        self.identity: tuple[int, int] | None = None
+        self.listed = False
+        self.directory: Directory | None = None
+        self.parts: Sequence[Files | _Folder] = []
+        self.error: Exception | None = None
+
+    def __lt__(self, other: _Folder) -> bool:
+        # Directories end in a slash, so the bytes of their paths are in the order in which they are gone through.
+        return (self.number, self.path) < (other.number, other.path)
+
+    def above(self) -> Iterator[_Folder]:
+        """The directories from here up to the class folder."""
+        folder = self.parent
+        while folder is not None:
+            yield folder
+            folder = folder.parent
+
+
+def _listing(directory: bytes, endings: tuple[bytes, ...], tell: Callable[[], None] = lambda: None) -> list[bytes]:
+    """Visible directories, with a slash at the end of their names, and images of one directory, in byte order.
+
+    With the slash, names sort as the full paths below them do ("a-b.png" before "a/x.png" before "a0.png").
+    """
+    names = []
+    with os.scandir(directory) as entries:
+        for count, entry in enumerate(entries):
+            if not count % _ENTRIES_BETWEEN_SIGNS_OF_LIFE:
+                tell()
+            name = entry.name
+            if name.startswith(b"."):
+                continue
+            is_image = name.lower().endswith(endings)
+            if _is_directory(entry, is_image=is_image):
+                names.append(name + b"/")
+            elif is_image:
+                names.append(name)
+    names.sort()
+    return names
+
+
+def _is_directory(entry: os.DirEntry[bytes], *, is_image: bool) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        # A link that cannot be followed. One named like an image is left to fail by name when it is read, and one
+        # that points at itself leads nowhere; any other may hide a folder of samples, which must not go missing.
+        if is_image or error.errno == errno.ELOOP:
+            return False
+        raise _unreadable(entry.path, error) from None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells a directory apart from all others, whichever path leads to it."""
+    return status.st_dev, status.st_ino
+
+
+def _status(directory: bytes) -> os.stat_result:
+    try:
+        return os.stat(directory)
+    except OSError as error:
+        raise _unreadable(directory, error) from None
+
+
+def shown(path: bytes) -> str:
+    """A path for a message: quoted, on one line, and printable even if it is not text."""
+    return repr(os.fsdecode(path))
+
+
+def endings(suffixes: Collection[str]) -> list[str]:
+    """Suffixes as they are compared: lower case, with a dot, each once and in order."""
+    if isinstance(suffixes, str) or not suffixes:
+        raise ConfigError(f'suffixes must be a list like [".jpg", ".png"], got {suffixes!r}')
+    return sorted({"." + suffix.lower().lstrip(".") for suffix in suffixes})
+
+
+def _encoded(suffixes: Collection[str]) -> tuple[bytes, ...]:
+    return tuple(map(os.fsencode, endings(suffixes)))
+
+
+def _unreadable(path: bytes, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot read folder {shown(path)}: {error.strerror}; let this user read and enter it, or move it away"
+    )

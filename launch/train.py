@@ -52,13 +52,13 @@ def train(args: argparse.Namespace) -> None:
     run_dir = Path(args.run_dir)
     start_logs(run_dir, dl.World.detect())
 
-    samples = dl.Index.from_directory(args.data)
+    samples = dl.Index.from_directory(args.data, cache=args.index_cache)
     if len(samples.classes) < 2:
         raise dl.ConfigError(f"{args.data} holds one class, {samples.classes[0]!r}; a classifier needs at least two")
     if args.val_data:
-        held_out = dl.Index.from_directory(args.val_data, classes=samples.classes)
+        held_out = dl.Index.from_directory(args.val_data, classes=samples.classes, cache=args.index_cache)
     else:
-        samples, held_out = samples.split(args.val_split, seed=args.seed)
+        samples, held_out = samples.split(args.val_split, seed=args.seed, cache=args.index_cache)
 
     strategy = dl.init(args.strategy, compression=args.compression)
     chief = strategy.world.chief
@@ -195,6 +195,7 @@ def arguments() -> argparse.Namespace:
     add("--data", required=True, help="folder of the training images: one folder per class")
     add("--val-data", help="folder of the validation images, with the same class folders")
     add("--val-split", type=float, default=0.1, help="without --val-data: share of --data held out (default 0.1)")
+    add("--index-cache", metavar="DIR", help="keep the list of images here, on a local disk; for a million and more")
     add("--run-dir", default="runs/train", help="where model, summary, checkpoints and logs go (default runs/train)")
     add("--model", default="small", help='"small" or a name of keras.applications, trained from scratch')
     add("--size", type=size, default=(32, 32), help="HEIGHTxWIDTH, or one number for both (default 32)")

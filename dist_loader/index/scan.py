@@ -33,6 +33,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 LAYOUT = "expected ROOT/<class>/<image>"
 
 _SECONDS_WITHOUT_ANSWER = 300.0
+_SECONDS_TO_LEAVE = 5.0
 _ENTRIES_BETWEEN_SIGNS_OF_LIFE = 1 << 12
 
 
@@ -117,8 +118,10 @@ class Walk:
             ConfigError: a folder cannot be read: of several, the first one in order, whatever was listed before.
             ReadTimeout: the file system has stopped to answer.
         """
-        for number in range(self._threads):
-            threading.Thread(target=self._list_folders, name=f"dist_loader-scan-{number}", daemon=True).start()
+        names = [f"dist_loader-scan-{number}" for number in range(self._threads)]
+        threads = [threading.Thread(target=self._list_folders, name=name, daemon=True) for name in names]
+        for thread in threads:
+            thread.start()
         try:
             # An explicit stack, because folders may be nested deeper than Python recurses.
             stack: list[Iterator[Files | _Folder]] = [iter(self._wanted)]
@@ -140,6 +143,8 @@ class Walk:
             with self._work:
                 self._over = True
                 self._work.notify_all()
+        for thread in threads:  # not after an error: one of them may be the one that never comes back
+            thread.join(_SECONDS_TO_LEAVE)
 
     def _wait_for(self, folder: _Folder) -> None:
         with self._listed:

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -160,7 +161,7 @@ def bench_split(scratch: Path) -> dict:
 class PeakOfOwnMemory:
     """The most memory that this process had for itself, on top of what it had at the beginning."""
 
-    def __enter__(self) -> PeakOfOwnMemory:
+    def __enter__(self) -> Self:
         self.mib, self._before, self._over = 0.0, own_mib(), threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()

@@ -33,4 +33,4 @@ class SampleError(DistLoaderError):
 
 
 class ReadTimeout(DistLoaderError, TimeoutError):
-    """The next batch was not ready within the time that the reader was given."""
+    """The next batch, or an answer of the file system, did not come within the time that it was given."""

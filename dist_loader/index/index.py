@@ -296,11 +296,13 @@ class Index:
             return None
 
         def make(say: Callable[[str], None]) -> tuple[Index, Index]:
-            say(f"setting {count:,} of {samples:,} samples aside")
+            def tell() -> None:
+                say(f"setting {count:,} of {samples:,} samples aside")
+
+            tell()
             mask = selection.held_out(self.labels, count, seed)
-            for file, chosen in ((first, ~mask), (last, mask)):
-                say(f"setting {count:,} of {samples:,} samples aside, writing {file.name}")
-                self._write_part(file, selection.rows_where(chosen), key=key)
+            self._write_part(first, selection.rows_where(~mask, tell), key=key)
+            self._write_part(last, selection.rows_where(mask, tell), key=key)
             return Index.open(first), Index.open(last)
 
         return cached(last, opened, make, Progress(progress))

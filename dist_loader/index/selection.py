@@ -27,9 +27,15 @@ def rows_of(numbers: NDArray[np.int64]) -> Rows:
     return lambda: (numbers[at : at + BLOCK] for at in range(0, len(numbers), BLOCK))
 
 
-def rows_where(mask: NDArray[np.bool_]) -> Rows:
-    """The numbers of the rows for which a mask is true, in blocks."""
-    return lambda: (at + np.flatnonzero(mask[at : at + BLOCK]) for at in range(0, len(mask), BLOCK))
+def rows_where(mask: NDArray[np.bool_], tell: Callable[[], object] = lambda: None) -> Rows:
+    """The numbers of the rows for which a mask is true, in blocks; `tell` is called for each."""
+
+    def rows() -> Iterator[NDArray[np.int64]]:
+        for at in range(0, len(mask), BLOCK):
+            tell()
+            yield at + np.flatnonzero(mask[at : at + BLOCK])
+
+    return rows
 
 
 def part(index: Index, rows: Rows) -> dict[str, Blocks]:

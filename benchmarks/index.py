@@ -22,8 +22,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from unittest import mock
 
 import numpy as np
 
@@ -105,29 +107,37 @@ def digits(numbers: np.ndarray, count: int) -> np.ndarray:
     return (numbers[:, None] // powers % 10 + ord("0")).astype(np.uint8)
 
 
-def ranks(path: Path, count: int) -> list[dict]:
+def ranks(path: Path, count: int) -> list[dict[str, Any]]:
     """What some processes say that have the index open at the same time."""
     pipe = subprocess.PIPE
-    running = [
-        subprocess.Popen([sys.executable, "-c", RANK, str(path), str(n)], stdin=pipe, stdout=pipe, text=True)
-        for n in range(count)
-    ]
-    said = [json.loads(rank.stdout.readline()) for rank in running]
+    command = [sys.executable, "-c", RANK, str(path)]
+    running = [subprocess.Popen([*command, str(n)], stdin=pipe, stdout=pipe, text=True) for n in range(count)]
+    said = []
     for rank in running:
+        assert rank.stdout is not None
+        said.append(json.loads(rank.stdout.readline()))
+    for rank in running:
+        assert rank.stdin is not None
         rank.stdin.write("\n")
         rank.stdin.flush()
-    said = [facts | json.loads(rank.stdout.readline()) for rank, facts in zip(running, said, strict=True)]
+    for rank, facts in zip(running, said, strict=True):
+        assert rank.stdout is not None
+        facts.update(json.loads(rank.stdout.readline()))
     for rank in running:
         rank.communicate("\n")
     return said
 
 
-def bench_open(scratch: Path, samples: int) -> dict:
+def bench_open(scratch: Path, samples: int) -> dict[str, Any]:
     """Opening, sharing and asking a large index."""
     path = scratch / "large.index"
     started = time.perf_counter()
     write_synthetic(path, samples)
-    result = {"samples": samples, "file_bytes": path.stat().st_size, "write_s": time.perf_counter() - started}
+    result: dict[str, Any] = {
+        "samples": samples,
+        "file_bytes": path.stat().st_size,
+        "write_s": time.perf_counter() - started,
+    }
     os.posix_fadvise(descriptor := os.open(path, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
     started = time.perf_counter()
@@ -150,7 +160,7 @@ def bench_open(scratch: Path, samples: int) -> dict:
     return result
 
 
-def bench_split(scratch: Path) -> dict:
+def bench_split(scratch: Path) -> dict[str, Any]:
     """Setting a tenth of the large index aside, and opening that again."""
     index = Index.open(scratch / "large.index")
     with PeakOfOwnMemory() as peak:
@@ -196,7 +206,7 @@ def write_tree(root: Path, folders: int, files: int) -> None:
     time.sleep(2.1)  # a tree changed just now is not trusted
 
 
-def bench_build(scratch: Path, folders: int, files: int, rounds: int) -> dict:
+def bench_build(scratch: Path, folders: int, files: int, rounds: int) -> dict[str, Any]:
     """Making an index of real files, and opening it from the cache."""
     root = scratch / "tree"
     write_tree(root, folders, files)
@@ -210,18 +220,16 @@ def bench_build(scratch: Path, folders: int, files: int, rounds: int) -> dict:
         time.sleep(DELAY)
         return scandir(path)
 
-    with PeakOfOwnMemory() as peak:
+    with PeakOfOwnMemory() as peak:  # true in a fresh process only: --samples 0
         Index.from_directory(root)
     for number in range(rounds):
         for threads in counts:
-            local[threads].append(seconds(lambda threads=threads: Index.from_directory(root, threads=threads)))
-        os.scandir = delayed
-        for threads in counts:
-            remote[threads].append(seconds(lambda threads=threads: Index.from_directory(root, threads=threads)))
-        os.scandir = scandir
-        cache = scratch / "caches" / str(number)
-        made = seconds(lambda cache=cache: Index.from_directory(root, cache=cache))
-        cached.append((made, seconds(lambda cache=cache: Index.from_directory(root, cache=cache))))
+            local[threads].append(seconds(partial(Index.from_directory, root, threads=threads)))
+        with mock.patch("os.scandir", delayed):
+            for threads in counts:
+                remote[threads].append(seconds(partial(Index.from_directory, root, threads=threads)))
+        with_cache = partial(Index.from_directory, root, cache=scratch / "caches" / str(number))
+        cached.append((seconds(with_cache), seconds(with_cache)))
     return {
         "files": folders * files,
         "folders": folders,
@@ -251,7 +259,9 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="where to write (55 bytes a sample, twice)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
-        results = {"machine": {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}}
+        results: dict[str, Any] = {
+            "machine": {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+        }
         if args.samples:
             results |= {"open": bench_open(Path(folder), args.samples), "split": bench_split(Path(folder))}
             for file in Path(folder).rglob("*.index"):

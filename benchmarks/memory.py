@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -89,7 +90,7 @@ class OwnMemory(threading.Thread):
         return mib
 
 
-def run(how: str, index_file: str, host_batch: str, epochs: int, steps: int) -> dict:
+def run(how: str, index_file: str, host_batch: str, epochs: int, steps: int) -> dict[str, Any]:
     """One case, in this process."""
     import keras
     import tensorflow as tf
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
-        print(json.dumps(run(*args.case, args.epochs, args.steps)))
+        print(json.dumps(run(args.case[0], args.case[1], args.case[2], args.epochs, args.steps)))
         return
     rows = []
     print(

@@ -812,6 +812,7 @@ def run(program, *args):
     )
 
 
+@pytest.mark.distributed  # half a minute: Keras makes iterators for every pass
 def test_fit_under_a_mirrored_strategy_shows_every_epoch_once(numbered):
     """Also where an epoch is so short that Keras, building the model, could draw all of it before the first step."""
     ended = run(MIRRORED, numbered(60).root)
@@ -841,6 +842,7 @@ ENDING = textwrap.dedent("""
 """)
 
 
+@pytest.mark.distributed  # beside tests/distributed/test_exit.py
 def test_a_program_ends_with_its_exit_code_while_tensorflow_draws_batches(numbered):
     ended = run(ENDING, numbered(60).root)
     assert ended.returncode == 7, ended.stderr

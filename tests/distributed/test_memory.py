@@ -37,8 +37,9 @@ def assert_the_same_training(folder: Path, ranks: int, whole: Path) -> None:
             logs, whole_logs = ([part] if isinstance(part, dict) else part for part in (logs, whole_logs))
             assert len(logs) == len(whole_logs)
             for ours, theirs in zip(logs, whole_logs, strict=True):
-                for name, value in theirs.items():
-                    np.testing.assert_allclose(ours[name], value, rtol=2e-6, atol=2e-6, err_msg=name)
+                assert "loss" in ours
+                for name, value in ours.items():
+                    np.testing.assert_allclose(value, theirs[name], rtol=2e-6, atol=2e-6, err_msg=name)
 
 
 @pytest.fixture
@@ -70,8 +71,7 @@ def test_the_largest_slice_that_fits_every_rank_is_found_and_remembered(
     ("launch", "case", "limits", "left"),
     [
         (Launch("gloo", 2), "sgd", "6;6,4", 3),
-        (Launch("mpi", 2), "slices-masks", "6,4;6", 3),
-        (Launch("mpi", 3), "adam-global-clipnorm", "4,3;4,3;4,3", 2),
+        (Launch("mpi", 3), "slices-masks", "4;4,3;4,3", 2),
         (Launch("python"), "metrics", "12,7", 6),
     ],
     ids=str,
@@ -83,7 +83,7 @@ def test_running_out_of_memory_later_halves_the_slices_of_all_ranks(
     assert "ran out of memory" in said
     for rank in range(launch.ranks):
         after = seen(tmp_path, rank)
-        assert (after["device_batch"], after["global_batch"], after["updates"]) == (left, 12, 15)
+        assert (after["device_batch"], after["global_batch"], after["updates"]) == (left, 12, 10)
     assert_the_same_training(tmp_path, launch.ranks, whole(case))
 
 

@@ -49,7 +49,9 @@ def main(out: str) -> None:
             def mean(arrays, share, rider, devices=devices, weighted=weighted):
                 return devices.mean_gradients([*arrays, None], share if weighted else None, [rider])
 
-            means, (rider,) = mean([tf.constant(g) for g in gradients(rank)], tf.constant(share(rank)), tf.constant(rank + 1.0))
+            means, (rider,) = mean(
+                [tf.constant(g) for g in gradients(rank)], tf.constant(share(rank)), tf.constant(rank + 1.0)
+            )
             assert means.pop() is None
             got |= {f"{name}/{weighted}/{at}": tensor.numpy() for at, tensor in enumerate(means)}
             got[f"{name}/{weighted}/rider"] = rider.numpy()

@@ -21,6 +21,7 @@ from dist_loader.plan import Plan, Remainder
 from dist_loader.readers.crop import Crop
 from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
+from dist_loader.remote.source import source_for
 from dist_loader.sizes import batches_in_host_batch
 from dist_loader.weights import mean_weights, own_weights
 from dist_loader.window import HostWindow, ReadingTimes
@@ -82,7 +83,10 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             that. A device computes its part of a larger one in slices of device_batch, one after the other.
         sample_weight: a weight of 0 or more for every sample of the index, shape (samples,).
         class_weight: a weight of 0 or more by label; 1 for a label that is not there.
-        threads: threads that read; by default, this rank's share of the cores that the host or the container has.
+        threads: threads that decode; by default, this rank's share of the cores that the host or the container has.
+        requests: how many remote files are asked for at the same time (docs/remote.md).
+        local_copy: a folder of this host that keeps remote files; None for none.
+        local_copy_bytes: how much it may keep.
         timeout: seconds after which a batch that is not ready is an error.
 
     Raises:
@@ -107,6 +111,9 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         sample_weight: npt.ArrayLike | None = None,
         class_weight: Mapping[int, float] | None = None,
         threads: int | None = None,
+        requests: int = 32,
+        local_copy: str | os.PathLike[str] | None = None,
+        local_copy_bytes: str = "100GiB",
         timeout: float = 300.0,
     ) -> None:
         super().__init__(workers=1)
@@ -132,7 +139,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.threads = reading_threads(self.world) if threads is None else _at_least_one("threads", threads)
         self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
-        self._reader: Reader = ImageReader(index, size, color, resize, crop, seed)
+        source, self._reading = source_for(index, self.threads, requests, local_copy, local_copy_bytes, timeout)
+        self._reader: Reader = ImageReader(index, size, color, resize, crop, seed, source)
         sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
         held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
         self._frames = min(held, len(self) + 1)  # more than an epoch ahead is of no use
@@ -213,7 +221,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
                 lambda key: (key // steps, plan.batch(*divmod(key, steps), rank)[0]),
                 plan.local_batch,
                 self._frames,
-                self.threads,
+                self._reading,
                 self.timeout,
             )
         return self._window

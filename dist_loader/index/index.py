@@ -22,10 +22,12 @@ from dist_loader.index import selection
 from dist_loader.index.build import build, checked_classes
 from dist_loader.index.cache import cached, name_for
 from dist_loader.index.fingerprint import fingerprint
+from dist_loader.index.paths import parts_of
 from dist_loader.index.progress import Progress
 from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT, endings
 from dist_loader.index.stamps import unchanged
 from dist_loader.permutation import Permutation
+from dist_loader.remote.address import redacted, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -94,7 +96,7 @@ class Index:
         to. A dangling link named like an image is a sample: it fails by name when it is read, instead of going missing.
 
         Args:
-            root: the folder of class folders.
+            root: the folder of class folders, or the address of one, such as "s3://bucket/train" (docs/remote.md).
             suffixes: what an image's name ends with, case ignored.
             classes: the classes and their numbering, usually `train.classes` for a validation folder. A class without
                 a folder is fine; a folder that is not among them is an error.
@@ -109,6 +111,12 @@ class Index:
                 a folder is not one of `classes`; the cache cannot be written.
             ReadTimeout: the file system, or the process that makes the index, was silent for minutes.
         """
+        if isinstance(root, str) and scheme_of(root):
+            from dist_loader.remote.listing import listed
+
+            if cache is not None:
+                raise ConfigError(f"cache is for folders of this machine, not {redacted(root)!r}: save the index instead")
+            return cls(*listed(root, suffixes, classes))
         if not os.fspath(root):
             raise ConfigError(f"no image folder given (empty path); {LAYOUT}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
@@ -141,6 +149,30 @@ class Index:
         return cached(file, opened, make, report)
 
     @classmethod
+    def from_paths(
+        cls,
+        paths: Sequence[str | os.PathLike[str]],
+        labels: Sequence[int] | Sequence[str] | NDArray[np.integer],
+        classes: Sequence[str] | None = None,
+        root: str | os.PathLike[str] = "",
+    ) -> Index:
+        """Indexes listed files, in the order of the list: local paths, or addresses such as "https://host/a.jpg".
+
+        Nothing is looked at: a file that is missing fails by name when it is read.
+
+        Args:
+            paths: where the samples are.
+            labels: of each, the number of its class or its name.
+            classes: names of the classes. By default those among the labels, in byte order; for numbers "0", "1", ...
+            root: folder or address that the paths are relative to. By default the longest that all of them are in.
+
+        Raises:
+            ConfigError: no paths, or not as many labels; a label that is no class; a path that is not below root;
+                local paths among addresses, or addresses of several schemes.
+        """
+        return cls(*parts_of(paths, labels, classes, root))
+
+    @classmethod
     def open(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Index:
         """Opens a saved index by memory map: at once, whatever its size, and in memory that all processes share.
 
@@ -154,7 +186,7 @@ class Index:
         """
         header, arrays = index_file.read(Path(path))
         if root is not None:
-            header["root"] = str(Path(root).absolute())
+            header["root"] = root if isinstance(root, str) and scheme_of(root) else str(Path(root).absolute())
         try:
             return cls._of_file(header, arrays)
         except KeyError as error:
@@ -199,7 +231,7 @@ class Index:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Index({len(self)} samples, {len(self.classes)} classes, root={self.root!r})"
+        return f"Index({len(self)} samples, {len(self.classes)} classes, root={redacted(self.root)!r})"
 
     def __reduce__(self) -> tuple[type[Index], tuple[Any, ...]]:
         # Rebuilt by the constructor: an unpickled array would be writable again.

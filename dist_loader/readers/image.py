@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +16,9 @@ from dist_loader.readers.crop import Box, Crop, crop_box
 from dist_loader.readers.jpeg import read_jpeg
 from dist_loader.readers.pillow import prepare_pillow, read_with_pillow
 from dist_loader.readers.resize import Resize
+from dist_loader.readers.source import Source
+from dist_loader.remote.address import redacted
+from dist_loader.remote.retry import FetchError
 
 if TYPE_CHECKING:
     from dist_loader.index import Index
@@ -41,6 +44,7 @@ class ImageReader:
         resize: `"nearest"`, `"bilinear"` or `"area"`.
         crop: `"stretch"`, `"center"` or `"random-resized"`; see `crop_box`.
         seed: of the random crops, any int.
+        source: how the files are read; as files of this machine, unless it is told otherwise.
 
     Raises:
         ConfigError: a size that is not two whole numbers above 0, an unknown color, resize or crop.
@@ -52,6 +56,7 @@ class ImageReader:
     resize: Resize = "bilinear"
     crop: Crop = "stretch"
     seed: int = 0
+    source: Source = field(default_factory=Source)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _checked_size(self.size))
@@ -73,14 +78,14 @@ class ImageReader:
 
     def name(self, number: int) -> str:
         """The path of an image; if it is not printable (not UTF-8, say), quoted and escaped."""
-        path = self.index.path(number)
+        path = redacted(self.index.path(number))
         return path if path.isprintable() else repr(path)
 
     def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> float:
         """Decode images into `out`, uint8 of shape (n, height, width, channels); seconds spent fetching the files.
 
         Raises:
-            SampleError: a file that is missing or cannot be decoded.
+            SampleError: a file that is missing, could not be fetched or cannot be decoded.
         """
         fetching = 0.0
         for number, place in zip(numbers.tolist(), out, strict=True):
@@ -88,13 +93,13 @@ class ImageReader:
             box_of = partial(self._box, epoch, number)
             try:
                 started = time.perf_counter()
-                with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path costs more than the opening)
-                    data = file.read()
+                data = self.source.read(path)
                 fetching += time.perf_counter() - started
-                if not read_jpeg(data, box_of, self.resize, place):
-                    read_with_pillow(data, box_of, self.resize, place)
+                with self.source.decoding:
+                    if not read_jpeg(data, box_of, self.resize, place):
+                        read_with_pillow(data, box_of, self.resize, place)
             except Exception as error:  # decoders raise whatever a broken file leads them to
-                raise SampleError(number, path, _reason(error)) from error
+                raise SampleError(number, redacted(path), _reason(error)) from error
         return fetching
 
     def _box(self, epoch: int, number: int, height: int, width: int) -> Box:
@@ -119,4 +124,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows"
     words = " ".join(str(error).split())
+    if isinstance(error, FetchError):
+        return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

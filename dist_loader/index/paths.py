@@ -69,7 +69,7 @@ def _below_root(names: list[str], root: str) -> tuple[str, list[str]]:
 
 def _common_folder(names: list[str]) -> str:
     """The longest folder that all are in; of an address, never a part of its query."""
-    shared = os.path.commonprefix(names)
+    shared = os.path.commonprefix(names)  # noqa: RUF071 (an address loses its double slash otherwise)
     return (shared.partition("?")[0] if scheme_of(shared) else shared).rpartition("/")[0]
 
 

@@ -62,7 +62,7 @@ def _below_root(names: list[str], root: str) -> tuple[str, list[str]]:
         top = _common_folder(names)
     start = f"{top}/"
     for number, name in enumerate(names):
-        if not name.startswith(start) or name == start:
+        if not name.startswith(start):
             raise ConfigError(f"path {number}, {redacted(name)!r}, is not below root={redacted(top)!r}")
     return top, [name[len(start) :] for name in names]
 

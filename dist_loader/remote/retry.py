@@ -93,7 +93,8 @@ def worth_retrying(error: BaseException) -> bool:
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error stands for: aiohttp's, gcsfs's, or botocore's below that of s3fs."""
-    for value in (getattr(error, "status", None), getattr(error, "code", None)):
+    for name in ("status", "code"):  # in this order: aiohttp warns of its code
+        value = getattr(error, name, None)
         if isinstance(value, int) and value >= 100:
             return value
     answer = getattr(error.__cause__ or error, "response", None)

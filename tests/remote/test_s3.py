@@ -1,0 +1,145 @@
+"""An S3-compatible server: listed as a local folder would be, read by a sequence, and its failures."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dist_loader.errors import ConfigError
+from dist_loader.index import Index
+from dist_loader.remote.fetch import Fetcher
+from dist_loader.remote.retry import FetchError, Limits
+from dist_loader.sequence import ImageSequence
+from dist_loader.world import World
+
+QUICK = Limits(tries=2, connect=0.25, silence=0.25, one_try=2.0, total=3.0)
+NAMES = [  # what a local folder and a bucket must list alike
+    "cat/b.png", "cat/a.PNG", "cat/a-b.png", "cat/a/x.png", "cat/a0.png", "cat/notes.txt", "cat/.hidden.png",
+    "cat/.thumbs/a.png", "dog/deep/er/ä ö#%41.png", "dog/1.png", "ape/only.txt", ".git/x.png", "stray.png",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for number, name in enumerate(NAMES):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path, "png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bucket(s3: str, folder: Path) -> Iterator[Any]:
+    import s3fs
+
+    system = s3fs.S3FileSystem(skip_instance_cache=True)
+    for name in NAMES:
+        system.pipe_file(f"photos/train/{name}", (folder / name).read_bytes())
+    yield system
+
+
+def test_a_bucket_is_indexed_as_a_local_folder_of_the_same_files(bucket: Any, folder: Path) -> None:
+    local, remote = Index.from_directory(folder), Index.from_directory("s3://photos/train/")
+    assert remote.classes == local.classes == ("ape", "cat", "dog")
+    assert remote.labels.tolist() == local.labels.tolist()
+    assert [remote.path(n) for n in range(len(remote))] == [
+        local.path(n).replace(str(folder), "s3://photos/train") for n in range(len(local))
+    ]
+    assert remote.fingerprint == local.fingerprint
+    chosen = Index.from_directory("s3://photos/train", classes=["dog", "cat", "ape", "newt"])
+    assert chosen.fingerprint == Index.from_directory(folder, classes=["dog", "cat", "ape", "newt"]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("root", "more", "words"),
+    [
+        ("s3://photos/nothing", {}, "does not exist"),
+        ("s3://nobodys-bucket/train", {}, "does not exist"),
+        ("s3://photos/train/dog/deep/er", {}, "no class folders and 1 images directly in it"),
+        ("s3://photos/train/cat/b.png", {}, "is a file"),
+        ("s3://photos/train", {"suffixes": [".tiff"]}, "no images"),
+        ("s3://photos/train", {"suffixes": ".png"}, "suffixes must be a list"),
+        ("s3://photos/train", {"classes": ["cat", "dog"]}, "'ape'.*not one of the 2 classes"),
+        ("s3://photos/train", {"classes": ["cat", "cat"]}, "twice"),
+        ("https://photos/train", {}, "Index.from_paths"),
+        ("memory://photos/train", {}, "not asynchronous"),
+        ("nothing-such://photos", {}, "nothing-such"),
+    ],
+)
+def test_what_cannot_be_indexed_is_said_by_name(bucket: Any, root: str, more: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Index.from_directory(root, **more)
+
+
+def test_a_sequence_delivers_the_same_images_from_a_bucket(bucket: Any, folder: Path, tmp_path: Path) -> None:
+    def batches(root: Any, **more: Any) -> list[np.ndarray]:
+        sequence = ImageSequence(Index.from_directory(root), (8, 8), 3, world=World(0, 1, 0, 1), threads=2, **more)
+        got = [array for step in range(len(sequence)) for array in sequence[step]]
+        sequence.close()
+        return got
+
+    local = batches(folder)
+    for _ in range(2):
+        remote = batches("s3://photos/train", requests=8, local_copy=tmp_path, local_copy_bytes="1MB")
+        assert all(np.array_equal(a, b) for a, b in zip(local, remote, strict=True))
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1 + len(Index.from_directory(folder))
+
+
+@pytest.mark.parametrize("address", ["s3://photos/train/gone.png", "s3://nobodys-bucket/a.png"])
+def test_a_key_that_is_not_there_is_asked_for_once(bucket: Any, address: str) -> None:
+    with pytest.raises(FetchError, match=r"no such file \(1 try"):
+        Fetcher("s3", 1, QUICK).read(address)
+
+
+def test_credentials_that_are_refused_are_an_error_at_once(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    _point_to(monkeypatch, site.address)
+    site.faults["/photos/a.png"] = [403]
+    with pytest.raises(FetchError, match=r"403.*\(1 try"):
+        Fetcher("s3", 1, QUICK).read("s3://photos/a.png")
+    assert site.requests["/photos/a.png"] == 1
+
+
+@pytest.mark.parametrize("fault", [503, "silent", "half"])
+def test_a_store_that_fails_is_tried_again_a_bounded_number_of_times(
+    site: Any, monkeypatch: pytest.MonkeyPatch, fault: int | str
+) -> None:
+    pytest.importorskip("s3fs")
+    _point_to(monkeypatch, site.address)
+    site.files = {"/photos/a.png": b"0123456789", "/photos/b.png": b"0123456789"}
+    site.faults = {"/photos/a.png": [fault], "/photos/b.png": [fault, "ok"]}
+    fetcher = Fetcher("s3", 1, QUICK)
+    start = time.monotonic()
+    with pytest.raises(FetchError, match=r"\(2 tries"):
+        fetcher.read("s3://photos/a.png")
+    assert site.requests["/photos/a.png"] == 2
+    assert time.monotonic() - start < QUICK.total + 1
+    assert fetcher.read("s3://photos/b.png") == b"0123456789"
+
+
+def test_a_store_that_never_answers_cannot_hold_up_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    monkeypatch.setattr("dist_loader.remote.listing._LIMITS", QUICK)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(16)
+        _point_to(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(ConfigError, match=r"cannot list 's3://photos/train'.*tries"):
+            Index.from_directory("s3://photos/train")
+        assert time.monotonic() - start < QUICK.total + 2
+
+
+def _point_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-someone")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

@@ -55,4 +55,4 @@ def source_for(
     read = Fetcher(scheme, requests, Limits(total=min(Limits.total, timeout / 2))).read
     if local_copy is not None:
         read = LocalCopy(local_copy, parse_bytes(local_copy_bytes), read).read
-    return Source(read, threading.BoundedSemaphore(threads)), max(threads, requests)
+    return Source(read, threading.BoundedSemaphore(threads)), requests

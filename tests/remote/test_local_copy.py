@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -161,10 +162,8 @@ def test_many_threads_and_processes_share_it(tmp_path: Path) -> None:
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     most = 0
     while any(process.poll() is None for process in running):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             most = max(most, held_bytes(tmp_path))
-        except FileNotFoundError:
-            pass
         time.sleep(0.01)
     assert [(process.returncode, process.communicate()[1].count("Error")) for process in running] == [(0, 0)] * 3
     assert 0 < most <= limit
@@ -183,11 +182,11 @@ def test_a_process_killed_while_it_writes_leaves_nothing_that_is_read(tmp_path: 
             process.stdout.readline()
             time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
-    copy = LocalCopy(tmp_path, 10**8, lambda a: (a.encode() * 10**6)[:10**6])
+    copy = LocalCopy(tmp_path, 10**8, lambda a: (a.encode() * 10**6)[: 10**6])
     for number in range(3):
         for n in range(50):
             address = f"s3://bucket/{n}-{number}.jpg"
-            assert copy.read(address) == (address.encode() * 10**6)[:10**6]
+            assert copy.read(address) == (address.encode() * 10**6)[: 10**6]
     assert held_bytes(tmp_path) <= 10**8
 
 

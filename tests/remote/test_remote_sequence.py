@@ -53,7 +53,9 @@ def test_a_file_that_does_not_come_is_an_error_with_its_address_and_in_time(site
     site.faults["/007.png"] = [fault]
     sequence = sequence_of(index, timeout=2.0)
     start = time.monotonic()
-    with pytest.raises(SampleError, match=r"rank 0: cannot read sample 7, .*/007\.png\?\.\.\.'.* tr(y|ies) in") as caught:
+    with pytest.raises(
+        SampleError, match=r"rank 0: cannot read sample 7, .*/007\.png\?\.\.\.'.* tr(y|ies) in"
+    ) as caught:
         sequence[0]
     assert time.monotonic() - start < 2.5
     assert "SECRET" not in str(caught.value)

@@ -4,7 +4,7 @@
 
 The server runs in a process of its own and waits 20 ms before each answer. Photo-like JPEG files (benchmarks/loader.py)
 are fetched alone, and go through ImageSequence to 224 x 224 pixels; the rounds of all settings are interleaved. The
-local rows are the same files from disk, and from a local copy that has them all. Result: benchmarks/results/remote.json.
+local rows are the same files from disk, and from a local copy that is full. Result: benchmarks/results/remote.json.
 """
 
 from __future__ import annotations

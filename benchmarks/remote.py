@@ -2,7 +2,7 @@
 
     python benchmarks/remote.py [--images 800] [--rounds 3]
 
-The server runs in a process of its own and waits 20 ms before each answer. Photo-like JPEG files (benchmarks/loader.py)
+The server runs in a process of its own and waits 20 ms before each answer. Photo-like JPEG files of about 455 x 400
 are fetched alone, and go through ImageSequence to 224 x 224 pixels; the rounds of all settings are interleaved. The
 local rows are the same files from disk, and from a local copy that is full. Result: benchmarks/results/remote.json.
 """
@@ -22,16 +22,30 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from loader import BATCH, SIZE, write_corpus
+import numpy as np
+from PIL import Image
 
 import dist_loader as dl
 from dist_loader.remote.fetch import Fetcher
 
 LATENCY = 0.02
+SIZE, BATCH = (224, 224), 64
 PORT = 18173
+
+
+def write_corpus(folder: Path, images: int) -> None:
+    """JPEG files with the detail of a photo: smooth shapes, edges and some noise."""
+    for number in range(images):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize((455, 400), Image.BICUBIC)
+        pixels = np.asarray(coarse, np.int16) + rng.normal(0, 9, (400, 455, 3)).astype(np.int16)
+        path = folder / f"class-{number % 10}" / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
 def serve(folder: str, pipe: multiprocessing.connection.Connection) -> None:
@@ -52,7 +66,7 @@ def serve(folder: str, pipe: multiprocessing.connection.Connection) -> None:
     web.run_app(app, host="127.0.0.1", port=PORT, print=None)
 
 
-def rate(index: dl.Index, **how: object) -> float:
+def rate(index: dl.Index, **how: Any) -> float:
     sequence = dl.ImageSequence(index, SIZE, BATCH, host_batch=8 * BATCH, world=dl.World(0, 1, 0, 1), **how)
     start = time.perf_counter()
     for step in range(len(sequence)):
@@ -86,7 +100,9 @@ def main() -> None:
         server.start()
         ours.recv()
         time.sleep(0.5)
-        settings = {f"{requests} in flight": (remote, {"requests": requests}) for requests in (1, 8, 32, 64)}
+        settings: dict[str, tuple[dl.Index, dict[str, Any]]] = {
+            f"{requests} in flight": (remote, {"requests": requests}) for requests in (1, 8, 32, 64)
+        }
         settings["32 in flight, local copy filled"] = (remote, {"requests": 32, "local_copy": f"{folder}/copy"})
         settings["local files"] = (local, {})
         rate(remote, requests=32, local_copy=f"{folder}/copy")  # fills it

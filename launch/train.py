@@ -192,7 +192,7 @@ def arguments() -> argparse.Namespace:
     """The command line; a mistake in it ends the program with exit code 2."""
     parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--data", required=True, help="folder of the training images: one folder per class")
+    add("--data", required=True, help="folder of the training images, or its address (s3://...): one folder per class")
     add("--val-data", help="folder of the validation images, with the same class folders")
     add("--val-split", type=float, default=0.1, help="without --val-data: share of --data held out (default 0.1)")
     add("--index-cache", metavar="DIR", help="keep the list of images here, on a local disk; for a million and more")

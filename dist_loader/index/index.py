@@ -115,7 +115,9 @@ class Index:
             from dist_loader.remote.listing import listed
 
             if cache is not None:
-                raise ConfigError(f"cache is for folders of this machine, not {redacted(root)!r}: save the index instead")
+                raise ConfigError(
+                    f"cache is for folders of this machine, not {redacted(root)!r}: save the index instead"
+                )
             return cls(*listed(root, suffixes, classes))
         if not os.fspath(root):
             raise ConfigError(f"no image folder given (empty path); {LAYOUT}")

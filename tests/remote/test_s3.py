@@ -19,7 +19,8 @@ from dist_loader.remote.retry import FetchError, Limits
 from dist_loader.sequence import ImageSequence
 from dist_loader.world import World
 
-QUICK = Limits(tries=2, connect=0.25, silence=0.25, one_try=2.0, total=3.0)
+QUICK = Limits(tries=2, connect=1.0, silence=0.4, one_try=10.0, total=20.0)  # the client alone takes a second to make
+PATIENT = Limits(tries=2, connect=10.0, silence=10.0, one_try=20.0, total=30.0)
 NAMES = [  # what a local folder and a bucket must list alike
     "cat/b.png", "cat/a.PNG", "cat/a-b.png", "cat/a/x.png", "cat/a0.png", "cat/notes.txt", "cat/.hidden.png",
     "cat/.thumbs/a.png", "dog/deep/er/ä ö#%41.png", "dog/1.png", "ape/only.txt", ".git/x.png", "stray.png",
@@ -96,7 +97,7 @@ def test_a_sequence_delivers_the_same_images_from_a_bucket(bucket: Any, folder: 
 @pytest.mark.parametrize("address", ["s3://photos/train/gone.png", "s3://nobodys-bucket/a.png"])
 def test_a_key_that_is_not_there_is_asked_for_once(bucket: Any, address: str) -> None:
     with pytest.raises(FetchError, match=r"no such file \(1 try"):
-        Fetcher("s3", 1, QUICK).read(address)
+        Fetcher("s3", 1, PATIENT).read(address)
 
 
 def test_credentials_that_are_refused_are_an_error_at_once(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:

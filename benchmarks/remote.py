@@ -41,7 +41,9 @@ def write_corpus(folder: Path, images: int) -> None:
     """JPEG files with the detail of a photo: smooth shapes, edges and some noise."""
     for number in range(images):
         rng = np.random.default_rng(number)
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize((455, 400), Image.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize(
+            (455, 400), Image.Resampling.BICUBIC
+        )
         pixels = np.asarray(coarse, np.int16) + rng.normal(0, 9, (400, 455, 3)).astype(np.int16)
         path = folder / f"class-{number % 10}" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

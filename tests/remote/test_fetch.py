@@ -19,6 +19,8 @@ from dist_loader.remote.fetch import Fetcher
 from dist_loader.remote.retry import FetchError, Limits
 from tests.remote.conftest import Site
 
+pytestmark = pytest.mark.distributed
+
 QUICK = Limits(tries=2, connect=0.25, silence=0.25, one_try=2.0, total=3.0)
 BODY = bytes(range(256)) * 40
 

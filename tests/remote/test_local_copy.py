@@ -17,6 +17,8 @@ import pytest
 from dist_loader.errors import ConfigError
 from dist_loader.remote.local_copy import LocalCopy
 
+pytestmark = pytest.mark.distributed
+
 SIZE = 1000
 TRAILER = 8
 

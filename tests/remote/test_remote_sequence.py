@@ -18,6 +18,8 @@ from dist_loader.sequence import ImageSequence
 from dist_loader.world import World
 from tests.remote.conftest import Site
 
+pytestmark = pytest.mark.distributed
+
 
 def put_images(site: Site, count: int) -> Index:
     """Images that show their own number, and an index of their signed addresses."""

@@ -19,6 +19,8 @@ from dist_loader.remote.retry import FetchError, Limits
 from dist_loader.sequence import ImageSequence
 from dist_loader.world import World
 
+pytestmark = pytest.mark.distributed
+
 QUICK = Limits(tries=2, connect=1.0, silence=0.4, one_try=10.0, total=20.0)  # the client alone takes a second to make
 PATIENT = Limits(tries=2, connect=10.0, silence=10.0, one_try=20.0, total=30.0)
 NAMES = [  # what a local folder and a bucket must list alike

@@ -19,6 +19,7 @@ from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
+from dist_loader.readers.cached import cached
 from dist_loader.readers.crop import Crop
 from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
@@ -89,6 +90,9 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         local_copy: a folder of this host that keeps remote files; None for none.
         local_copy_bytes: how much it may keep.
         timeout: seconds after which a batch that is not ready is an error.
+        cache: folder on a disk of this host where decoded images are kept for the next epochs (docs/cache.md).
+        cache_bytes: bytes that the caches in this folder take at most, such as "50GiB"; by default what the disk has
+            to spare.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
@@ -116,6 +120,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         local_copy: str | os.PathLike[str] | None = None,
         local_copy_bytes: str = "100GiB",
         timeout: float = 300.0,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | str | None = None,
     ) -> None:
         super().__init__(workers=1)
         self.index = index
@@ -141,7 +147,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         source, self._reading = source_for(index, self.threads, requests, local_copy, local_copy_bytes, timeout)
-        self._reader: Reader = ImageReader(index, size, color, resize, crop, seed, source)
+        images = ImageReader(index, size, color, resize, crop, seed, source)
+        self._reader: Reader = cached(images, cache, cache_bytes)
         sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
         held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
         self._frames = min(held, len(self) + 1)  # more than an epoch ahead is of no use

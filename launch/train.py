@@ -78,6 +78,8 @@ def train(args: argparse.Namespace) -> None:
         "color": args.color,
         "resize": args.resize,
         "threads": args.threads,
+        "cache": args.cache,
+        "cache_bytes": args.cache_bytes,
     }
     train = dl.ImageSequence(samples, remainder=args.remainder, crop=args.crop, **how)
     middle = args.crop.replace("random-resized", "center")  # validation sees the same part in every epoch
@@ -220,6 +222,8 @@ def arguments() -> argparse.Namespace:
     add("--strategy", choices=("auto", "single", "mirrored", "horovod"), default="auto")
     add("--seed", type=int, default=0)
     add("--threads", type=positive, help="threads that decode (default: this rank's share of the cores)")
+    add("--cache", metavar="DIR", help="keep decoded images here, on a local disk, for the next epochs (docs/cache.md)")
+    add("--cache-bytes", help='most that --cache takes, such as "50GiB" (default: what the disk has to spare)')
     add("--verbose", choices=("auto", "0", "1", "2"), default="auto", help="0: silent, 1: progress bar, 2: lines")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import struct
 import time
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from hashlib import blake2b
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL
+import simplejpeg
 from PIL import UnidentifiedImageError
 
+from dist_loader.cache import STATE_BYTES
 from dist_loader.errors import ConfigError, SampleError
 from dist_loader.readers.crop import Box, Crop, crop_box
 from dist_loader.readers.jpeg import read_jpeg
@@ -76,6 +85,37 @@ class ImageReader:
         """uint8: scaling is a layer's work, on the device."""
         return np.dtype(np.uint8)
 
+    @property
+    def samples(self) -> int:
+        """How many images the index holds."""
+        return len(self.index)
+
+    @property
+    def recipe(self) -> str:
+        """All that decides the pixels of the samples, apart from the state of the files; for a cache.
+
+        Raises:
+            ConfigError: random crops, which differ from epoch to epoch.
+        """
+        if self.crop == "random-resized":
+            raise ConfigError(
+                'crop="random-resized" gives other pixels in every epoch, which a cache cannot keep: use '
+                'crop="stretch" or "center" with it, or no cache'
+            )
+        how = {"size": self.size, "color": self.color, "resize": self.resize, "crop": self.crop}
+        what = {"root": self.index.root, "index": self.index.fingerprint}
+        return json.dumps({"reader": "image", **what, **how, "decoders": _decoders()})
+
+    def state(self, number: int) -> bytes | None:
+        """12 bytes that change when an image's file does: of its length and its times of change; None: no such file."""
+        try:
+            stat = os.stat(self.index.path(number))  # noqa: PTH116 (a Path costs more than the call)
+        except (OSError, ValueError):
+            return None
+        # ctime, too: a copy can bring its mtime along.
+        times = struct.pack("<qqq", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return blake2b(times, digest_size=STATE_BYTES).digest()
+
     def name(self, number: int) -> str:
         """The path of an image; if it is not printable (not UTF-8, say), quoted and escaped."""
         path = redacted(self.index.path(number))
@@ -104,6 +144,17 @@ class ImageReader:
 
     def _box(self, epoch: int, number: int, height: int, width: int) -> Box:
         return crop_box(self.crop, height, width, self.size, self.seed, epoch, number)
+
+
+@cache
+def _decoders() -> str:
+    """Which code decodes: the libraries' versions, and a digest of this folder's own files, so none is forgotten."""
+    own = blake2b(digest_size=8)
+    for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".py"):
+            own.update(file.read_bytes())
+    libraries = (("simplejpeg", simplejpeg), ("opencv", cv2), ("pillow", PIL))
+    return ", ".join([*(f"{name} {module.__version__}" for name, module in libraries), f"own {own.hexdigest()}"])
 
 
 def _checked_size(size: object) -> tuple[int, int]:

@@ -307,9 +307,10 @@ KILLED = """
     def write_for_ever(seed):
         order, cache = random.Random(seed), Cache(folder, contents)
         os.write(ready, b".")
-        while True:
+        while os.getppid() == driver:
             number, of = order.randrange(ENTRIES), order.randrange(STATES)
             cache.write(number, state[of], memoryview(sample[number][of]))
+        os._exit(1)
 
     def check(cache):
         found, out = 0, np.empty(LENGTH, np.uint8)
@@ -320,6 +321,7 @@ KILLED = """
                     assert np.array_equal(out, sample[number][of]), (number, of)
         return found
 
+    driver = os.getpid()
     found = torn = 0
     old = Cache(folder, contents)
     for n in range(rounds):
@@ -331,13 +333,15 @@ KILLED = """
                 write_for_ever(2 * n + m)
             writers.append(pid)
         os.close(ready)
-        assert os.read(wait, 1) + os.read(wait, 1) == b".."
-        end = time.monotonic() + 0.02 + 0.03 * random.random()
-        while time.monotonic() < end:
-            check(old)  # while they write
-        for pid in writers:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        try:
+            assert os.read(wait, 1) + os.read(wait, 1) == b".."
+            end = time.monotonic() + 0.02 + 0.03 * random.random()
+            while time.monotonic() < end:
+                check(old)  # while they write
+        finally:
+            for pid in writers:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         os.close(wait)
         seen = check(Cache(folder, contents))
         assert check(old) == seen

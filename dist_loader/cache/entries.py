@@ -1,8 +1,8 @@
 """Decoded samples in a file that the threads and processes of a host share, and that no kill can spoil.
 
 A header, then a slot for every sample, of one length: 64 bytes that begin with the word, the pixels, 64 bytes that
-begin with the word again. The file is sparse: a slot takes disk space once it is written. A word is 16 bytes: what
-state the source was in when the sample was read from it (12 bytes) and the CRC-32 of the pixels; zeros: no entry.
+begin with the word again. The file is sparse: a slot takes disk space once it is written. A word is 28 bytes: what
+state the source was in when the sample was read from it (24 bytes) and the CRC-32 of the pixels; zeros: no entry.
 
 An entry counts if both words are the same. Its writer sets the second one to zero, then writes the pixels and the
 second word, then the first. So whoever reads from the front to the back while an entry is exchanged, and whoever comes
@@ -25,7 +25,7 @@ from dist_loader.cache.files import lock, write_all
 from dist_loader.cache.folder import open_file
 from dist_loader.cache.layout import HEADER, MARGIN, Contents
 
-STATE_BYTES = 12
+STATE_BYTES = 24
 FREE_SHARE = 0.05  # of a disk is left free, whatever the cache may take
 
 _WORD = STATE_BYTES + 4
@@ -56,6 +56,8 @@ class Cache:
         self._fd, self.held = open_file(self.folder, contents, limit)
         # Not at the end of the program: threads may still read then, and the number may be another file's already.
         weakref.finalize(self, os.close, self._fd).atexit = False
+        self._gap, self._rest = bytearray(MARGIN - _WORD), bytearray(contents.slot - 2 * MARGIN - contents.sample_bytes)
+        self._length = contents.slot - MARGIN + _WORD
         self._writes = True
         self._written_now: set[int] = set()
         self._mutex = threading.Lock()
@@ -76,18 +78,16 @@ class Cache:
         """
         if number >= self.held:
             return False
-        before, behind = bytearray(MARGIN), bytearray(self.contents.slot - MARGIN - self.contents.sample_bytes)
+        before, behind = bytearray(_WORD), bytearray(_WORD)
+        parts: list[bytearray | memoryview] = [before, self._gap, out, self._rest, behind]
         try:
-            got = os.preadv(self._fd, [before, out, behind], HEADER + number * self.contents.slot)
+            got = os.preadv(self._fd, parts, HEADER + number * self.contents.slot)
         except OSError:  # a faulty disk: the source is as good
             return False
-        word = bytes(before[:_WORD])
-        if got < self.contents.slot or word == _EMPTY or behind[-MARGIN:][:_WORD] != word:
-            return False
-        if word[:STATE_BYTES] != state:
+        if before != behind or not before.startswith(state) or got < self._length:
             return False
         if not self._trusted[number >> 3] >> (number & 7) & 1:
-            if word[STATE_BYTES:] != _checksum(out):
+            if before[STATE_BYTES:] != _checksum(out):
                 return False
             self._trust(number)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dist_loader.cache import Cache, Contents
@@ -72,24 +73,27 @@ class CachedReader:
         """What a person would call a sample."""
         return self._reader.name(number)
 
-    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> None:
-        """Read samples into `out`, from the cache or the reader.
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> float:
+        """Read samples into `out`, from the cache or the reader; seconds spent fetching what is stored.
 
         Raises:
             SampleError: a sample could not be read.
         """
+        started = time.perf_counter()
         missing: dict[int, bytes | None] = {}  # by position in `out`
         for at, number in enumerate(numbers.tolist()):
             # Before the pixels are read: if the file changes in between, what is kept is of a state that it is not in.
             state = self._reader.state(number)
             if state is None or not self.cache.read(number, state, _bytes_of(out[at])):
                 missing[at] = state
+        fetching = time.perf_counter() - started
         for first, end in _runs(list(missing)):
-            self._reader.read(numbers[first:end], epoch, out[first:end])
+            fetching += self._reader.read(numbers[first:end], epoch, out[first:end])
             for at in range(first, end):
                 state = missing[at]
                 if state is not None:
                     self.cache.write(int(numbers[at]), state, _bytes_of(out[at]))
+        return fetching
 
 
 def cached(reader: CacheableReader, folder: str | os.PathLike[str] | None, limit: int | str | None = None) -> Reader:

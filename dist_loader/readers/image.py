@@ -19,13 +19,14 @@ import PIL
 import simplejpeg
 from PIL import UnidentifiedImageError
 
+from dist_loader.cache import STATE_BYTES
 from dist_loader.errors import ConfigError, SampleError
 from dist_loader.readers.crop import Box, Crop, crop_box
 from dist_loader.readers.jpeg import read_jpeg
 from dist_loader.readers.pillow import prepare_pillow, read_with_pillow
 from dist_loader.readers.resize import Resize
-from dist_loader.readers.source import Source
-from dist_loader.remote.address import redacted
+from dist_loader.readers.source import Source, read_file
+from dist_loader.remote.address import redacted, scheme_of
 from dist_loader.remote.retry import FetchError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Color = Literal["rgb", "grayscale"]
 
+_REMOTE = b"at a remote address".ljust(STATE_BYTES, b".")
 _CHANNELS: dict[Color, int] = {"rgb": 3, "grayscale": 1}
 
 
@@ -102,13 +104,19 @@ class ImageReader:
                 'crop="stretch" or "center" with it, or no cache'
             )
         how = {"size": self.size, "color": self.color, "resize": self.resize, "crop": self.crop}
-        what = {"root": self.index.root, "index": self.index.fingerprint}
+        what = {"root": redacted(self.index.root), "index": self.index.fingerprint}
         return json.dumps({"reader": "image", **what, **how, "decoders": _decoders()})
 
     def state(self, number: int) -> bytes | None:
-        """24 bytes that change when an image's file does: its length and times of change; None: no such file."""
+        """24 bytes that change when an image's file does: its length and times of change; None: no such file.
+
+        A file at a remote address is taken to stay what it is.
+        """
+        path = self.index.path(number)
+        if self.source.read is not read_file and scheme_of(path) is not None:
+            return _REMOTE
         try:
-            stat = os.stat(self.index.path(number))  # noqa: PTH116 (a Path costs more than the call)
+            stat = os.stat(path)  # noqa: PTH116 (a Path costs more than the call)
         except (OSError, ValueError):
             return None
         # ctime, too: a copy can bring its mtime along.

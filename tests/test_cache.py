@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dist_loader.errors import ConfigError, SampleError
 from dist_loader.index import Index
 from dist_loader.readers.cached import CachedReader
 from dist_loader.readers.image import ImageReader
+from dist_loader.readers.source import Source
 from tests.readers.support import pixels, read
 
 SAMPLES, SIZE = 12, (16, 24)
@@ -195,6 +197,21 @@ def test_another_version_of_a_decoder_makes_another_cache(make, monkeypatch):
         assert make()[0].cache.path != first
     image._decoders.cache_clear()
     assert make()[0].cache.path == first
+
+
+def test_samples_of_remote_files_are_kept_and_their_credentials_are_not(root, tmp_path):
+    there, fetched = "s3://user:secret@bucket/photos", []
+
+    def fetch(address):
+        fetched.append(address)
+        return (root / address.removeprefix(there + "/")).read_bytes()
+
+    index = replace(Index.from_directory(root), root=there)
+    for _ in range(2):
+        reader = CachedReader(ImageReader(index, SIZE, source=Source(fetch)), tmp_path / "cache")
+        np.testing.assert_array_equal(read(reader, range(SAMPLES)), plain(root))
+    assert len(fetched) == SAMPLES
+    assert b"secret" not in file_of(reader).read_bytes()
 
 
 def test_random_crops_are_refused(make):

@@ -173,6 +173,8 @@ def _metrics_over_world(model: Any, now: Prepared) -> Any:
     devices = now.devices
     if devices.world.size * devices.replicas == 1 or not now.trace.over_world:
         return own()
+    if not tf.executing_eagerly() and tf.distribute.in_cross_replica_context():
+        return own()  # Keras builds the model, and computes nothing
     states = states_to_sum(model)
     if tf.executing_eagerly():  # between steps, where Keras has summed over the replicas
         if devices.world.size == 1:

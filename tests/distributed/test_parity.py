@@ -120,8 +120,8 @@ def test_losses_and_metrics_equal_those_of_one_process(launch: Launch, case: str
         assert len(logs["steps"]) == len(stock["steps"]) or case == "steps-per-execution"
         expected = {} if case == "steps-per-execution" else stock["steps"]
         for (_, ours), (_, theirs) in zip(logs["steps"], expected, strict=bool(expected)):
-            for name, value in theirs.items():
-                np.testing.assert_allclose(ours[name], value, err_msg=name, **close)
+            for name in theirs if case not in TOLERANCE else ["loss"]:  # rounding to halves turns odd samples' classes
+                np.testing.assert_allclose(ours[name], theirs[name], err_msg=name, **close)
         for name, value in stock["evaluate"].items():
             np.testing.assert_allclose(logs["evaluate"][name], value, err_msg=name, **close)
 

@@ -80,10 +80,19 @@ class Plan:
             )
         return replace(self, accumulate=accumulate)
 
+    def in_slices(self, slices: int) -> Plan:
+        """This plan with a device's part of an update computed in so many equal slices."""
+        return replace(self, device_batch=self.device_rows // slices, accumulate=slices)
+
+    @property
+    def device_rows(self) -> int:
+        """Samples that one device handles for one update, in all its slices."""
+        return self.device_batch * self.accumulate
+
     @property
     def local_batch(self) -> int:
         """Samples that one process handles for one update, on all its devices together."""
-        return self.device_batch * self.replicas * self.accumulate
+        return self.device_rows * self.replicas
 
     @property
     def global_batch(self) -> int:

@@ -6,7 +6,6 @@ import os
 import time
 import weakref
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import keras
@@ -24,7 +23,7 @@ from dist_loader.readers.crop import Crop
 from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
 from dist_loader.remote.source import source_for
-from dist_loader.sizes import batches_in_host_batch
+from dist_loader.sizes import at_least_one, batches_in_host_batch
 from dist_loader.weights import mean_weights, own_weights
 from dist_loader.window import HostWindow, ReadingTimes
 from dist_loader.world import World
@@ -143,7 +142,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.plan = plan if global_batch is None else plan.with_global_batch(global_batch)
         self._weights = own_weights(index, sample_weight, class_weight)
         self.host_batch = host_batch
-        self.threads = reading_threads(self.world) if threads is None else _at_least_one("threads", threads)
+        self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
         self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         source, self._reading = source_for(index, self.threads, requests, local_copy, local_copy_bytes, timeout)
@@ -236,8 +235,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def set_slices(self, slices: int) -> None:
         """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
-        rows = self.plan.device_batch * self.plan.accumulate
-        self.plan = replace(self.plan, device_batch=rows // slices, accumulate=slices)
+        self.plan = self.plan.in_slices(slices)
 
     def reading_times(self) -> ReadingTimes:
         """Where the time of the reading threads went since the window was opened."""
@@ -327,12 +325,6 @@ def _largest_device_batch(global_batch: int | None, devices: int) -> int:
     if isinstance(global_batch, bool) or not isinstance(global_batch, int | np.integer) or global_batch % devices:
         raise ConfigError(f"global_batch must be a multiple of the {devices} devices, not {global_batch!r}")
     return max(1, int(global_batch) // devices)
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
-    return value
 
 
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:

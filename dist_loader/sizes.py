@@ -52,3 +52,14 @@ def batches_in_host_batch(host_batch: int | str, batch: int, sample_bytes: int) 
     if held < 1:
         raise ConfigError(f"host_batch {host_batch!r} is smaller than one device batch, which needs {needed}")
     return held
+
+
+def at_least_one(name: str, value: int) -> int:
+    """A setting that counts something.
+
+    Raises:
+        ConfigError: it is no whole number of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value

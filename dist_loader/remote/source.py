@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dist_loader.errors import ConfigError
 from dist_loader.readers.source import Source
 from dist_loader.remote.address import scheme_of
-from dist_loader.sizes import parse_bytes
+from dist_loader.sizes import at_least_one, parse_bytes
 
 if TYPE_CHECKING:
     from dist_loader.index import Index
@@ -45,8 +45,7 @@ def source_for(
         if local_copy is not None:
             raise ConfigError(f"local_copy={os.fspath(local_copy)!r} is for remote addresses, and {index} is local")
         return Source(), threads
-    if isinstance(requests, bool) or not isinstance(requests, int) or requests < 1:
-        raise ConfigError(f"requests must be a whole number of at least 1, not {requests!r}")
+    at_least_one("requests", requests)
 
     from dist_loader.remote.fetch import Fetcher
     from dist_loader.remote.local_copy import LocalCopy

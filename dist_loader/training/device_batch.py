@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dist_loader.atomic import write_whole
 from dist_loader.sequence import ImageSequence
 from dist_loader.training.memory import fewest_slices
 from dist_loader.training.prepare import Prepared
@@ -48,27 +50,29 @@ def follow(valid: ImageSequence | None, train: ImageSequence) -> int:
     if valid is None:
         return 1
     if valid.finds_device_batch:
-        rows, most = valid.plan.device_batch * valid.plan.accumulate, train.plan.device_batch
+        rows, most = valid.plan.device_rows, train.plan.device_batch
         valid.set_slices(next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most))
     return valid.plan.accumulate
 
 
 def remember(note: Path, device_batch: int) -> None:
     """Write down what fits, for later trainings. Where that cannot be done, they find out again."""
-    part = note.with_name(f"{note.name}.{os.getpid()}.part")
-    try:
+    if _noted(note) == device_batch:
+        return
+    with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"device_batch": device_batch, "device": _device_kind()}) + "\n", encoding="utf-8")
-        part.replace(note)
-    except OSError:
-        part.unlink(missing_ok=True)
+        write_whole(note, json.dumps({"device_batch": device_batch, "device": _device_kind()}) + "\n")
+
+
+def _noted(note: Path) -> object:
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))["device_batch"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _remembered(note: Path, rows: int) -> int | None:
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))["device_batch"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = _noted(note)
     return found if isinstance(found, int) and 0 < found <= rows and rows % found == 0 else None
 
 

@@ -7,6 +7,7 @@ package, and each binding starts from the method of the class, so that preparing
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -210,7 +211,7 @@ def states_to_sum(model: Any) -> list[Any]:
     return list(states.values())
 
 
-def assign(variables: list[Any], values: list[Any]) -> None:
+def assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
     """Give Keras variables new values."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

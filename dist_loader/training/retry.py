@@ -68,12 +68,13 @@ class _Steps:
         Raises:
             ConfigError: a rank has no memory for one sample, or ran out when the others had gone on.
         """
-        before = [tf.convert_to_tensor(variable.value) for variable in changed_by_slices(self._model)]
+        before = [(variable, tf.convert_to_tensor(variable.value)) for variable in changed_by_slices(self._model)]
         while True:
             logs, number, who = self._attempt(data)
             if not number:
                 return logs
-            assign(changed_by_slices(self._model)[: len(before)], before)
+            self._model.reset_metrics()  # some may have been made in this very step
+            assign(*zip(*before, strict=True))
             self._halve(number, who)
 
     def _attempt(self, data: Any) -> tuple[Any, int, int | None]:
@@ -99,21 +100,21 @@ class _Steps:
         return logs, *(now.alarm.raised() if devices.world.size > 1 else (0, None))
 
     def _halve(self, number: int, who: int | None) -> None:
-        plan = self._train.plan
-        world = prepared(self._model).devices.world  # type: ignore[union-attr]  # it is
+        plan, now = self._train.plan, prepared(self._model)
+        assert now is not None
+        world = now.devices.world
         short = "the device" if world.size == 1 else f"{number} ranks" if who is None else f"rank {who}"
-        slices = smaller(plan.device_batch * plan.accumulate, plan.accumulate)
+        slices = smaller(plan.device_rows, plan.accumulate)
         if slices is None:
             raise ConfigError(f"{short} ran out of memory with one sample at once")
         self._say(
             f"{short} ran out of memory with {plan.device_batch} samples at once; going on with "
-            f"{plan.device_batch * plan.accumulate // slices}, the global batch stays {plan.global_batch}"
+            f"{plan.device_rows // slices}, the global batch stays {plan.global_batch}"
         )
         self._train.set_slices(slices)
         remember(self._note, self._train.plan.device_batch)
         test_slices = follow(self._valid, self._train)
-        now, running = prepared(self._model), self._model.train_function
-        assert now is not None
+        running = self._model.train_function
         prepare(self._model, now.devices, self._train, slices, test_slices, retries=True)
         self._model.train_function = running  # Keras is in the middle of it
         self._compiled = _compiled(self._model)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dist_loader.atomic import write_whole
 from dist_loader.training.bound import Waits
 
 
@@ -68,10 +69,7 @@ class Summary:
 
     def write(self, path: str | Path, **more: Any) -> None:
         """Write `as_dict(**more)` as a JSON file, which is there whole or not at all."""
-        target = Path(path)
-        part = target.with_name(f".{target.name}.part")
-        part.write_text(json.dumps(self.as_dict(**more), indent=2) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_whole(Path(path), json.dumps(self.as_dict(**more), indent=2) + "\n")
 
     def __str__(self) -> str:
         return self.text()

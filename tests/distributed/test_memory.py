@@ -72,7 +72,6 @@ def test_the_largest_slice_that_fits_every_rank_is_found_and_remembered(
     [
         (Launch("gloo", 2), "sgd", "6;6,4", 3),
         (Launch("mpi", 3), "slices-masks", "4;4,3;4,3", 2),
-        (Launch("python"), "metrics", "12,7", 6),
     ],
     ids=str,
 )
@@ -85,6 +84,13 @@ def test_running_out_of_memory_later_halves_the_slices_of_all_ranks(
         after = seen(tmp_path, rank)
         assert (after["device_batch"], after["global_batch"], after["updates"]) == (left, 12, 10)
     assert_the_same_training(tmp_path, launch.ranks, whole(case))
+
+
+def test_running_out_in_the_first_step_counts_nothing_twice(images: Path, tmp_path: Path, whole: Callable) -> None:
+    trained(Launch("python"), images, tmp_path, "metrics", "12")  # to be remembered, and found too much
+    said = trained(Launch("python"), images, tmp_path, "metrics", "7")
+    assert "the device ran out of memory with 12 samples at once" in said
+    assert_the_same_training(tmp_path, 1, whole("metrics"))
 
 
 def test_replicas_that_run_out_of_memory_go_on_in_smaller_slices(images: Path, tmp_path: Path, whole: Callable) -> None:

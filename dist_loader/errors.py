@@ -34,3 +34,7 @@ class SampleError(DistLoaderError):
 
 class ReadTimeout(DistLoaderError, TimeoutError):
     """The next batch, or an answer of the file system, did not come within the time that it was given."""
+
+
+class CheckpointError(DistLoaderError):
+    """A checkpoint that cannot be written or read. Those that were whole before still are."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dist_loader.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from dist_loader.world import World
@@ -46,9 +47,37 @@ def refuse_unsynchronised_fit(sequence: object, world: World) -> None:
         )
 
 
+def start_epoch_at(step: int) -> None:
+    """Let the epoch that Keras's `fit` is about to begin start at a step; to be called in `on_epoch_begin`.
+
+    Keras counts the steps of every epoch from 0. Its own loop over them is a method of the iterator that it made for
+    the training (keras 3.15, `trainers/epoch_iterator.py`); for one epoch, another takes its place. When no step is
+    left, the logs of the epoch are the metrics as they are.
+    """
+    frame = _frame("fit")
+    assert frame is not None
+    iterator, model = frame.f_locals["epoch_iterator"], frame.f_locals["self"]
+
+    def rest_of_epoch() -> Iterator[tuple[int, int, Any]]:
+        del iterator._enumerate_iterator
+        iterator.data_adapter.on_epoch_begin()
+        batches = iter(iterator._get_iterator())
+        for first in range(step, iterator.num_batches, iterator.steps_per_execution):
+            yield first, first + iterator.steps_per_execution - 1, batches
+        iterator.data_adapter.on_epoch_end()
+
+    def metrics_as_they_are(_: Any) -> Any:
+        del model._get_metrics_result_or_logs
+        return model.get_metrics_result()
+
+    iterator._enumerate_iterator = rest_of_epoch
+    if step >= iterator.num_batches:
+        model._get_metrics_result_or_logs = metrics_as_they_are
+
+
 def _frame(function: str) -> FrameType | None:
     """The innermost call of a function of Keras on this thread's stack."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 (the only way to it)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == function and frame.f_globals.get("__name__", "").startswith("keras."):
             return frame

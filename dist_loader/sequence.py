@@ -156,8 +156,10 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._epoch = 0
         self._pass: object = None
         self._trial = False
-        self._first: tuple[int, Any] | None = None  # an epoch's first batch that was looked at and not yet delivered
+        self._first: tuple[int, int, Any] | None = None  # an epoch's, a step's batch that was looked at, not delivered
+        self._start = (0, 0)
         self._delivered = array("d")
+        self._delivered_from = 0
         self._draws = Draws()
         weakref.finalize(self, self._draws.end)
 
@@ -233,6 +235,14 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             )
         return self._window
 
+    def start_at(self, epoch: int, step: int) -> None:
+        """Go on in the middle of an epoch: its passes begin at a step, those of other epochs at 0."""
+        self._epoch, self._start = epoch, (epoch, step)
+
+    def first_step(self, epoch: int) -> int:
+        """The step that a pass of an epoch begins at."""
+        return self._start[1] if epoch == self._start[0] else 0
+
     def set_slices(self, slices: int) -> None:
         """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
         self.plan = self.plan.in_slices(slices)
@@ -265,8 +275,9 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         refuse_what_keras_would_ignore(self)
         if self._has_peers:
             refuse_unsynchronised_fit(self, self.world)
-        self._first = self._epoch, self[0]
-        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self._first[1])
+        step = self.first_step(self._epoch) % len(self)
+        self._first = self._epoch, step, self[step]
+        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self._first[2])
         # TensorFlow never lets go of a generator function: it must not hold the sequence, and with it the host batch.
         draws, one_pass = self._draws, weakref.WeakMethod(self._one_pass)
         dataset = tf.data.Dataset.from_generator(lambda: draws.watched(_called(one_pass)), output_signature=spec)
@@ -274,7 +285,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def delivered_at(self, step: int) -> float:
         """When the batch of a step of the latest pass was handed to Keras, in seconds of `time.monotonic`."""
-        return self._delivered[step]
+        return self._delivered[step - self._delivered_from]
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """One epoch's batches."""
@@ -287,19 +298,19 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         started last goes on, and the batch that was looked at is not read twice.
         """
         epoch, this_pass = self._epoch, object()
-        delivered = array("d")
-        self._pass, self._delivered = this_pass, delivered
+        first, delivered = self.first_step(epoch), array("d")
+        self._pass, self._delivered, self._delivered_from = this_pass, delivered, first
         try:
             if self._trial:
                 if self._first is None:
-                    self._first = epoch, self[0]
-                yield self._first[1]
+                    self._first = epoch, 0, self[0]
+                yield self._first[2]
                 return
-            for step in range(len(self)):
+            for step in range(first, len(self)):
                 if self._pass is not this_pass:
                     return
                 seen, self._first = self._first, None
-                batch = seen[1] if step == 0 and seen is not None and seen[0] == epoch else self[step]
+                batch = seen[2] if seen is not None and seen[:2] == (epoch, step) else self[step]
                 delivered.append(time.monotonic())
                 if step + 1 == len(self) and self._epoch == epoch:
                     # Not after the yield: Keras may start the next pass before this one is asked for more.

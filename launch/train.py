@@ -64,8 +64,11 @@ def train(args: argparse.Namespace) -> None:
     chief = strategy.world.chief
 
     import keras
+    import tensorflow as tf
 
     keras.utils.set_random_seed(args.seed)
+    if args.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(args.precision)
 
     how = {
@@ -113,6 +116,9 @@ def train(args: argparse.Namespace) -> None:
         validation_data=valid,
         epochs=args.epochs,
         checkpoint_dir=run_dir / "checkpoints",
+        checkpoint_every=args.checkpoint_every,
+        checkpoint_keep=args.checkpoint_keep,
+        grace=args.grace,
         verbose="auto" if args.verbose == "auto" else int(args.verbose),
     )
 
@@ -222,6 +228,10 @@ def arguments() -> argparse.Namespace:
     add("--strategy", choices=("auto", "single", "mirrored", "horovod"), default="auto")
     add("--seed", type=int, default=0)
     add("--threads", type=positive, help="threads that decode (default: this rank's share of the cores)")
+    add("--checkpoint-every", default="10min", help='besides at every epoch\'s end: steps, "30s", "10min"; or "epoch"')
+    add("--checkpoint-keep", type=positive, default=3, help="checkpoints that stay, beside the best one (default 3)")
+    add("--grace", type=float, default=25.0, help="seconds to end in good order after SIGTERM or SIGINT (default 25)")
+    add("--deterministic", action="store_true", help="the same run gives the same weights to the bit; slower on GPUs")
     add("--cache", metavar="DIR", help="keep decoded images here, on a local disk, for the next epochs (docs/cache.md)")
     add("--cache-bytes", help='most that --cache takes, such as "50GiB" (default: what the disk has to spare)')
     add("--verbose", choices=("auto", "0", "1", "2"), default="auto", help="0: silent, 1: progress bar, 2: lines")

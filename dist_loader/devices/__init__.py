@@ -63,7 +63,7 @@ class Devices(Protocol):
             gradients: dense tensors, `tf.IndexedSlices` or None, of the mean loss over this process's real samples.
             share: scalar float32 tensor, this process's real samples / its batch, which is the weight of its
                 gradients in the average; None when every sample is real on every rank.
-            riders: scalar float32 tensors that travel along.
+            riders: small float32 tensors that travel along.
 
         Returns:
             The gradients' averages, and the riders' sums over the ranks.

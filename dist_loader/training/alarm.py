@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from dist_loader.devices import Devices
-from dist_loader.training.callbacks import StopFlag
+from dist_loader.training.wishes import Wish, Wishes
 
 _NOTHING, _COUNTS, _GRADIENTS = range(3)
 
@@ -60,7 +60,7 @@ class Alarm:
         devices: Devices,
         gradients: Sequence[Any],
         share: Any | None,
-        stop: StopFlag,
+        wishes: Wishes,
         apply: Callable[[list[Any]], Any],
     ) -> None:
         """Inside of a step: average the gradients over the ranks and apply them, unless a rank ran out of memory.
@@ -74,12 +74,12 @@ class Alarm:
         self._messages.weighted = share is not None
         with tf.control_dependencies([gradient for gradient in dense if gradient is not None]):
             together = [None if gradient is None else tf.identity(gradient) for gradient in dense]
-            riders = [stop.wish_in_step(), tf.constant(0.0), tf.constant(0.0)]
-        means, (wishes, number, who) = devices.mean_gradients(together, share, riders)
-        with tf.control_dependencies([wishes, *(mean for mean in means if mean is not None)]):
+            riders = [wishes.in_step(), tf.constant(0.0), tf.constant(0.0)]
+        means, (sums, number, who) = devices.mean_gradients(together, share, riders)
+        with tf.control_dependencies([sums, *(mean for mean in means if mean is not None)]):
             sent = self._sent.assign(_GRADIENTS)
         with tf.control_dependencies([sent]):
-            stop.agree_in_step(wishes)
+            wishes.agree_in_step(sums)
             self._raised.assign([number, who])
             means = [None if mean is None else tf.identity(mean) for mean in means]
 
@@ -111,7 +111,7 @@ class Alarm:
 
             totals = devices.sum_in_step([zeros(spec) for spec in counts], name="counts")
             gradients = [None if spec is None else zeros(spec) for spec in self._messages.gradients]
-            riders = [zero, zero + 1.0, zero + devices.world.rank + 1.0]
+            riders = [tf.fill([len(Wish)], zero), zero + 1.0, zero + devices.world.rank + 1.0]
             means, (_, number, who) = devices.mean_gradients(
                 gradients, zero if self._messages.weighted else None, riders
             )

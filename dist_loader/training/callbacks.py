@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
+from dist_loader.training.wishes import Wish, Wishes
 from dist_loader.world import World
 
 _WRITERS = (
@@ -34,7 +34,7 @@ def on_rank_zero(callback: keras.callbacks.Callback, world: World | None = None)
 
 
 def for_this_rank(callbacks: Sequence[keras.callbacks.Callback], world: World) -> list[keras.callbacks.Callback]:
-    """The callbacks that a rank calls: all of them, but for Keras's writers, which are rank 0's.
+    """The callbacks that a rank calls: all of them; those of Keras that write are rank 0's, and do nothing elsewhere.
 
     Raises:
         ConfigError: `BackupAndRestore` on several ranks.
@@ -46,40 +46,9 @@ def for_this_rank(callbacks: Sequence[keras.callbacks.Callback], world: World) -
             "BackupAndRestore lets every rank write the same file and repeats the samples of a broken-off epoch; "
             "use fit(checkpoint_dir=...), which does neither"
         )
-    return [callback for callback in callbacks if world.chief or not isinstance(callback, _WRITERS)]
-
-
-class StopFlag:
-    """A wish to stop, which travels with the gradients, so that all ranks learn of it after the same step."""
-
-    def __init__(self) -> None:
-        self._wish = tf.Variable(0.0, trainable=False, name="stop_wish")
-        self._wishes = tf.Variable(0.0, trainable=False, name="stop_wishes")
-
-    def wish_in_step(self) -> Any:
-        """This rank's wish, a scalar tensor to be summed over the ranks."""
-        return self._wish.read_value()
-
-    def agree_in_step(self, wishes: Any) -> None:
-        """Take note of the sum."""
-        self._wishes.assign(wishes)
-
-    def wish(self) -> None:
-        """Ask for a stop, to be known to all after the next step."""
-        self._wish.assign(1.0)
-
-    def wished(self) -> bool:
-        """Whether this rank asked for a stop."""
-        return bool(self._wish.numpy() > 0)
-
-    def agreed(self) -> bool:
-        """Whether any rank had asked for a stop before the last step."""
-        return bool(self._wishes.numpy() > 0)
-
-    def reset(self) -> None:
-        """Forget all wishes, as a training begins."""
-        self._wish.assign(0.0)
-        self._wishes.assign(0.0)
+    if world.chief:
+        return list(callbacks)
+    return [keras.callbacks.Callback() if isinstance(callback, _WRITERS) else callback for callback in callbacks]
 
 
 class StopTogether(keras.callbacks.Callback):  # type: ignore[misc]
@@ -89,21 +58,18 @@ class StopTogether(keras.callbacks.Callback):  # type: ignore[misc]
     the callbacks. A stop in the middle of an epoch comes one step later than on one process.
     """
 
-    def __init__(self, devices: Devices, flag: StopFlag) -> None:
+    def __init__(self, devices: Devices, wishes: Wishes) -> None:
         super().__init__()
         self._devices = devices
-        self._flag = flag
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._flag.reset()
+        self._wishes = wishes
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self._flag.agreed():
+        if Wish.STOP in self._wishes.agreed():
             self.model.stop_training = True
         elif self.model.stop_training:
             self.model.stop_training = False
-            self._flag.wish()
+            self._wishes.wish(Wish.STOP)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        wish = np.array([float(self.model.stop_training or self._flag.wished())])
-        self.model.stop_training = bool(self._devices.sum_arrays([wish])[0][0] > 0)
+        stop = np.array([float(self.model.stop_training) + self._wishes.mine()[Wish.STOP]])
+        self.model.stop_training = bool(self._devices.sum_arrays([stop])[0][0] > 0)

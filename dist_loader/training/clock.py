@@ -63,7 +63,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for sequence in self._sequences:
             sequence.epoch = epoch
-        self._steps_done = 0
+        self._steps_done = self._train.first_step(epoch)
         self._step_ended = time.monotonic()
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -21,9 +21,9 @@ from dist_loader.sequence import ImageSequence
 from dist_loader.training import steps
 from dist_loader.training.alarm import Alarm
 from dist_loader.training.batch_norm import bind_moments, synchronised_layers
-from dist_loader.training.callbacks import StopFlag
 from dist_loader.training.exact_loss import bind_losses
 from dist_loader.training.trace import Trace, told
+from dist_loader.training.wishes import Wishes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Prepared:
         slices: parts that a device's batch is trained in.
         test_slices: parts that a device's batch is evaluated in.
         retries: whether a step that a device has no memory for is done again in smaller slices.
-        stop: the ranks' agreement to stop.
+        wishes: what single ranks ask of all.
         alarm: the ranks' news of running out of memory.
         trace: what a step tells the model's parts while it is traced.
     """
@@ -46,7 +46,7 @@ class Prepared:
     slices: int
     test_slices: int
     retries: bool
-    stop: StopFlag = field(default_factory=StopFlag, compare=False)
+    wishes: Wishes = field(default_factory=Wishes, compare=False)
     alarm: Alarm = field(default_factory=Alarm, compare=False)
     trace: Trace = field(default_factory=Trace, compare=False)
 
@@ -157,10 +157,10 @@ def _reduce_and_apply(now: Prepared, grads: Any, trainable_variables: Any = None
     if now.devices.world.size == 1:
         apply(now.devices.mean_gradients(list(grads), now.trace.share)[0])
     elif now.retries:
-        now.alarm.apply_unless_raised(now.devices, list(grads), now.trace.share, now.stop, apply)
+        now.alarm.apply_unless_raised(now.devices, list(grads), now.trace.share, now.wishes, apply)
     else:
-        means, (wishes,) = now.devices.mean_gradients(list(grads), now.trace.share, [now.stop.wish_in_step()])
-        now.stop.agree_in_step(wishes)
+        means, (sums,) = now.devices.mean_gradients(list(grads), now.trace.share, [now.wishes.in_step()])
+        now.wishes.agree_in_step(sums)
         apply(means)
 
 

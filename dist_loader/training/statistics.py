@@ -18,10 +18,10 @@ class StatisticsAverage(keras.callbacks.Callback):  # type: ignore[misc]
     one average at the end of an epoch gives what an average at every step would.
     """
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: Devices, trained: bool = False) -> None:
         super().__init__()
         self._devices = devices
-        self._trained = False
+        self._trained = trained  # in an epoch that goes on
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._trained = True

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Devices
@@ -23,18 +19,10 @@ from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
 from dist_loader.sequence import ImageSequence
-from dist_loader.training.bound import Waits, what_bounds
-from dist_loader.training.callbacks import StopTogether, for_this_rank
-from dist_loader.training.checkpoint import CheckpointWriter, restore
-from dist_loader.training.clock import InputClock
-from dist_loader.training.device_batch import agreed_slices, follow, note_of, remember
-from dist_loader.training.learning_rate import described
+from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
-from dist_loader.training.prepare import Prepared, prepare, prepared
-from dist_loader.training.progress import ProgressLines, Say, Verbose, progress_callback
-from dist_loader.training.retry import bind_retries
-from dist_loader.training.statistics import StatisticsAverage
-from dist_loader.training.summary import Summary
+from dist_loader.training.prepare import prepare, prepared
+from dist_loader.training.progress import Verbose
 from dist_loader.world import World
 
 _log = logging.getLogger("dist_loader")
@@ -115,6 +103,10 @@ class Strategy:
         validation_data: ImageSequence | None = None,
         epochs: int = 1,
         checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | str = "10min",
+        checkpoint_keep: int = 3,
+        checkpoint_best: str | None = None,
+        grace: float = 25.0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Verbose = "auto",
     ) -> keras.callbacks.History:
@@ -128,8 +120,15 @@ class Strategy:
             train: this rank's part of the training samples.
             validation_data: this rank's part of the validation samples, evaluated after every epoch.
             epochs: to train in all.
-            checkpoint_dir: where rank 0 saves weights, optimizer and loader state after every epoch, and from where
-                a training that was broken off goes on.
+            checkpoint_dir: where rank 0 writes checkpoints, beside the training, and from where a training that was
+                broken off goes on, after the last step that a checkpoint holds (docs/checkpoints.md).
+            checkpoint_every: how often: at the end of every epoch, and besides that after so many steps, or as soon as
+                "30s", "10min" or "2h" have passed; "epoch": not besides that.
+            checkpoint_keep: how many checkpoints stay, beside the best one.
+            checkpoint_best: the figure that tells which is the best, such as "val_accuracy"; by default the loss of the
+                validation, or without one that of the training.
+            grace: seconds that are left to end in good order after SIGTERM or SIGINT: all ranks finish the step, take a
+                checkpoint and exit with 143 or 130.
             callbacks: Keras callbacks, called on every rank, with the numbers of all ranks together.
             verbose: of rank 0. 1: a progress bar; 2: lines; 0: nothing; "auto": a bar on a terminal, else lines. The
                 other ranks write their lines to the logger "dist_loader".
@@ -140,41 +139,13 @@ class Strategy:
         Raises:
             ConfigError: something that cannot work, found before the training starts.
             SampleError: an image could not be read.
+            CheckpointError: a checkpoint cannot be written, or none of those that are there can be read.
+            Interrupted: a signal came; it is a SystemExit with the exit code.
         """
-        started = time.monotonic()
         for sequence in filter(None, (train, validation_data)):
             self._check(sequence)
-        chief = self.world.chief
-        with _original_errors(train, validation_data), self.scope():
-            say = functools.partial(print, flush=True) if chief and verbose != 0 else _log.info
-            stop = self._prepare(model, train, validation_data, say).stop
-            done = restore(model, checkpoint_dir, train) if checkpoint_dir is not None and chief else 0
-            done = int(self.devices.sum_arrays([np.array([done])])[0][0])
-            self.devices.broadcast([*model.weights, *model.optimizer.variables])
-            clock = InputClock(train, validation_data)
-            running = [clock, StatisticsAverage(self.devices), *for_this_rank(callbacks, self.world)]
-            if chief and checkpoint_dir is not None:
-                running.append(CheckpointWriter(checkpoint_dir, train))
-            if not chief:
-                running.append(ProgressLines(clock, epochs, len(train), _log.info))
-            elif (progress := progress_callback(clock, epochs, len(train), verbose, self.world.launcher)) is not None:
-                running.append(progress)
-            if self.world.size > 1:
-                running.append(StopTogether(self.devices, stop))
-            train.epoch = done
-            for sequence in filter(None, (train, validation_data)):
-                sequence.read_ahead_to(epochs)
-            history = model.fit(
-                train,
-                validation_data=validation_data,
-                epochs=epochs,
-                initial_epoch=done,
-                steps_per_epoch=len(train),
-                callbacks=running,
-                verbose=0,
-            )
-        history.summary = self._summary(model, train, validation_data, clock, history, done, time.monotonic() - started)
-        return history
+        checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
+        return train_model(self.devices, model, train, validation_data, epochs, checkpoints, grace, callbacks, verbose)
 
     def evaluate(self, model: keras.Model, sequence: ImageSequence, return_dict: bool = True) -> Any:
         """Loss and metrics of a compiled model over all samples of all ranks; every rank calls this alike.
@@ -187,7 +158,7 @@ class Strategy:
             SampleError: an image could not be read.
         """
         self._check(sequence)
-        with _original_errors(sequence), self.scope():
+        with original_errors(sequence), self.scope():
             before = prepared(model)
             known = before if before is not None and before.devices == self.devices else None
             prepare(
@@ -219,33 +190,13 @@ class Strategy:
             SampleError: an image could not be read.
         """
         self._check(sequence)
-        with _original_errors(sequence), self.scope():
+        with original_errors(sequence), self.scope():
             sequence.read_ahead_to(sequence.epoch + 1)
             numbers, outputs = local_outputs(model, sequence)
         if out_dir is not None:
             save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
             return None
         return in_index_order(self.devices, sequence, numbers, outputs)
-
-    def _prepare(self, model: Any, train: ImageSequence, valid: ImageSequence | None, say: Say) -> Prepared:
-        """Prepare a model for training, and find out the device batch if that is asked for."""
-
-        def prepare_now() -> Prepared:
-            test_slices = 1 if valid is None else valid.plan.accumulate
-            return prepare(
-                model, self.devices, train, train.plan.accumulate, test_slices, retries=train.finds_device_batch
-            )
-
-        now = prepare_now()
-        if train.finds_device_batch:
-            batch = train[0]
-            note = note_of(model, now, batch)
-            train.set_slices(agreed_slices(model, now, batch, note, say))
-            remember(note, train.plan.device_batch)
-            follow(valid, train)
-            now = prepare_now()
-            bind_retries(model, train, valid, note, say)
-        return now
 
     def _check(self, sequence: ImageSequence) -> None:
         if not isinstance(sequence, ImageSequence):
@@ -255,59 +206,3 @@ class Strategy:
                 f"a sequence for {sequence.world} with {sequence.plan.replicas} replicas cannot feed {self.world} with "
                 f"{self.replicas}; make it with strategy=strategy"
             )
-
-    def _summary(
-        self,
-        model: Any,
-        train: ImageSequence,
-        valid: ImageSequence | None,
-        clock: InputClock,
-        history: keras.callbacks.History,
-        epochs_before: int,
-        seconds: float,
-    ) -> Summary:
-        own = np.zeros((self.world.size, len(dataclasses.fields(Waits))))
-        own[self.world.rank] = dataclasses.astuple(clock.waits(self.world.rank))
-        (rows,) = self.devices.sum_arrays([own])
-        waits = [Waits(*row.tolist()) for row in rows]
-        most = max(waits, key=lambda waits: waits.input_fraction)
-        return Summary(
-            strategy=self.name,
-            launcher=self.world.launcher,
-            world_size=self.world.size,
-            replicas=self.replicas,
-            samples=len(train.index),
-            val_samples=None if valid is None else len(valid.index),
-            epochs=epochs_before + len(history.epoch),
-            steps_per_epoch=len(train),
-            device_batch=train.plan.device_batch,
-            global_batch=train.plan.global_batch,
-            host_batch=train.host_batch,
-            learning_rate=described(model.optimizer),
-            images_per_second=clock.images_per_second,
-            input_wait_fraction=most.input_fraction if clock.input_wait_fraction is not None else None,
-            bound=what_bounds(most) if clock.input_wait_fraction is not None else None,
-            waits=tuple(waits),
-            bad_samples=0,
-            seconds=seconds,
-            metrics={name: float(values[-1]) for name, values in history.history.items() if values},
-        )
-
-
-@contextmanager
-def _original_errors(*sequences: ImageSequence | None) -> Iterator[None]:
-    """Raise what a sequence raised, not TensorFlow's report of it; and stop reading ahead when all is done."""
-    present = [sequence for sequence in sequences if sequence is not None]
-    for sequence in present:
-        sequence.failure = None
-    try:
-        yield
-    except tf.errors.OpError:
-        for sequence in present:
-            if sequence.failure is not None:
-                raise sequence.failure from None
-        raise
-    finally:
-        for sequence in present:
-            sequence.read_ahead_to(None)
-            sequence.close()

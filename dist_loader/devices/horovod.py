@@ -6,6 +6,7 @@ never calls. What is here is all that Keras 3 needs of Horovod.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -49,6 +50,9 @@ class HorovodDevices:
         """
         hvd = _horovod()
         _pin_gpu(world)
+        # Otherwise Horovod sends together what happens to be ready together, and from 3 ranks on the order in which
+        # numbers are added follows from their place in the message: the same run would differ in the last bits.
+        os.environ.setdefault("HOROVOD_DISABLE_GROUP_FUSION", "1")
         hvd.init()
         found = (hvd.rank(), hvd.size())
         if found != (world.rank, world.size):
@@ -126,7 +130,19 @@ class HorovodDevices:
         return np.asarray(_horovod().allgather(tf.constant(array), name="HorovodAllgather_rows"))
 
     def broadcast(self, variables: Sequence[Any]) -> None:
-        _horovod().broadcast_variables([variable.value for variable in variables], root_rank=0)
+        hvd = _horovod()
+
+        # Horovod's `broadcast_variables` lets TensorFlow convert its code, which leaves temporary files when killed.
+        @tf.function(autograph=False)
+        def of_rank_zero() -> list[Any]:
+            return [
+                hvd.broadcast(variable.value, root_rank=0, name=f"HorovodBroadcast_{at}", ignore_name_scope=True)
+                for at, variable in enumerate(variables)
+            ]
+
+        if variables:
+            for variable, value in zip(variables, of_rank_zero(), strict=True):
+                variable.assign(value)
 
 
 def _horovod() -> Any:

@@ -6,7 +6,8 @@ Everything that a checkpoint has to hold takes part: batch normalisation, dropou
 optimizer with moments, callbacks that count, a rate that a callback lowers, the random generators of Python and NumPy.
 Settings come from the environment: `EVERY` for checkpoint_every; `END="RANK:STEP:SIGNAL"` sends a signal to that rank
 (`*` for each; `launcher` for its parent) after that step of the training, `END="RANK:vSTEP:SIGNAL"` within the
-validation; `GRACE`; `EPOCHS`.
+validation; `GRACE`; `EPOCHS`; `PLAIN=1` for a model without what depends on the number of ranks;
+`SLEEP` seconds in a callback from the fourth epoch on; `SEED` of the shuffling.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ class Ending(keras.callbacks.Callback):
             self.send()
 
 
+class Sleeping(keras.callbacks.Callback):
+    """Takes its time."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch >= 3 and os.environ.get("SLEEP"):
+            print("asleep", flush=True)
+            time.sleep(float(os.environ["SLEEP"]))
+
+
 class Draws(keras.callbacks.Callback):
     """What the random generators of Python and NumPy gave in each step, and a counter of the user's own."""
 
@@ -69,9 +79,11 @@ def build() -> keras.Model:
     images = keras.Input((8, 8, 1), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(images)
     x = keras.layers.Conv2D(4, 3, use_bias=False)(x)
-    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    if not os.environ.get("PLAIN"):
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
     x = keras.layers.Flatten()(keras.layers.Activation("relu")(x))
-    x = keras.layers.Dropout(0.3)(x)
+    if not os.environ.get("PLAIN"):
+        x = keras.layers.Dropout(0.3)(x)
     return keras.Model(images, keras.layers.Dense(3, activation="softmax")(x))
 
 
@@ -83,6 +95,7 @@ def main(images: str, out: str) -> None:
     keras.utils.set_random_seed(7)
     random.seed(rank)
     how = {"size": (8, 8), "color": "grayscale", "host_batch": 60, "strategy": strategy}
+    how["seed"] = int(os.environ.get("SEED", "0"))
     devices = strategy.world.size * strategy.replicas
     train = dl.ImageSequence(index, device_batch=GLOBAL_BATCH // devices, crop="random-resized", **how)
     valid = dl.ImageSequence(index.take(np.arange(40)), device_batch=1, shuffle=False, **how)
@@ -96,6 +109,7 @@ def main(images: str, out: str) -> None:
     draws = Draws()
     callbacks = [
         draws,
+        Sleeping(),
         Ending(rank, os.environ.get("END", "")),
         keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10),
         keras.callbacks.EarlyStopping("loss", patience=20, restore_best_weights=True),

@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dist_loader.errors import ConfigError, DistLoaderError, ReadTimeout, SampleError
+    from dist_loader.errors import CheckpointError, ConfigError, DistLoaderError, ReadTimeout, SampleError
     from dist_loader.index import Index
     from dist_loader.permutation import Permutation
     from dist_loader.plan import Plan
     from dist_loader.sequence import ImageSequence
     from dist_loader.training.callbacks import on_rank_zero
+    from dist_loader.training.checkpoint.load import load_checkpoint
     from dist_loader.training.learning_rate import scaled_learning_rate
+    from dist_loader.training.signals import Interrupted
     from dist_loader.training.strategy import Strategy, init
     from dist_loader.training.summary import Summary
     from dist_loader.world import World
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckpointError": "dist_loader.errors",
     "ConfigError": "dist_loader.errors",
     "DistLoaderError": "dist_loader.errors",
     "ImageSequence": "dist_loader.sequence",
     "Index": "dist_loader.index",
+    "Interrupted": "dist_loader.training.signals",
     "Permutation": "dist_loader.permutation",
     "Plan": "dist_loader.plan",
     "ReadTimeout": "dist_loader.errors",
@@ -35,15 +39,18 @@ _HOMES = {
     "Summary": "dist_loader.training.summary",
     "World": "dist_loader.world",
     "init": "dist_loader.training.strategy",
+    "load_checkpoint": "dist_loader.training.checkpoint.load",
     "on_rank_zero": "dist_loader.training.callbacks",
     "scaled_learning_rate": "dist_loader.training.learning_rate",
 }
 
 __all__ = [
+    "CheckpointError",
     "ConfigError",
     "DistLoaderError",
     "ImageSequence",
     "Index",
+    "Interrupted",
     "Permutation",
     "Plan",
     "ReadTimeout",
@@ -52,6 +59,7 @@ __all__ = [
     "Summary",
     "World",
     "init",
+    "load_checkpoint",
     "on_rank_zero",
     "scaled_learning_rate",
 ]

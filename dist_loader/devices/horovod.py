@@ -132,8 +132,6 @@ class HorovodDevices:
     def broadcast(self, variables: Sequence[Any]) -> None:
         hvd = _horovod()
 
-        # Horovod's `broadcast_variables` lets TensorFlow convert its code, which leaves temporary files when killed.
-        @tf.function(autograph=False)
         def of_rank_zero() -> list[Any]:
             return [
                 hvd.broadcast(variable.value, root_rank=0, name=f"HorovodBroadcast_{at}", ignore_name_scope=True)
@@ -141,7 +139,8 @@ class HorovodDevices:
             ]
 
         if variables:
-            for variable, value in zip(variables, of_rank_zero(), strict=True):
+            # Not `broadcast_variables`, whose code TensorFlow converts, by way of files that stay after a kill.
+            for variable, value in zip(variables, tf.function(of_rank_zero, autograph=False)(), strict=True):
                 variable.assign(value)
 
 

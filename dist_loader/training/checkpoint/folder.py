@@ -125,6 +125,8 @@ class Folder:
                 raise ValueError(f"{path.name} is no checkpoint's name")
             position = Position(int(name[1]), int(name[2]))
             return _read(path, position)
+        except FileNotFoundError:
+            raise CheckpointError(f"there is no {_BEST} in {self.path}, or not the checkpoint that it names") from None
         except (OSError, ValueError, KeyError, TypeError, archive.Damaged) as error:
             raise CheckpointError(f"cannot read the best checkpoint in {self.path}: {error}") from None
 

@@ -50,7 +50,7 @@ class Variables:
 
 def values(variables: list[Any], group: str) -> dict[str, Array]:
     """Copies of the variables of a group, by the names that they have in a checkpoint."""
-    return {f"{group}-{at}": np.array(variable.numpy()) for at, variable in enumerate(variables)}
+    return {f"{group}-{at}": np.asarray(variable.numpy()) for at, variable in enumerate(variables)}  # `numpy` copies
 
 
 def take(

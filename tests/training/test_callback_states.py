@@ -73,11 +73,11 @@ def test_the_random_generators_go_on(waiting: bool) -> None:
 
     if waiting:  # the second of a pair of normal numbers
         random.gauss(0, 1)
-        np.random.randn()
+        np.random.randn()  # noqa: NPY002
     states = random_state.get()
 
     def drawn() -> list[float]:
-        return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), np.random.randn()]
+        return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), np.random.randn()]  # noqa: NPY002
 
     first = drawn()
     drawn()

@@ -95,9 +95,15 @@ class Writer:
         monitored: tuple[Monitor, float] | None,
     ) -> None:
         path = self._folder.write(position, state, arrays, self._keep)
-        self._journal.commit(position)
-        if monitored is not None:
-            self._folder.note_best(path, *monitored)
+        try:
+            self._journal.commit(position)
+            if monitored is not None:
+                self._folder.note_best(path, *monitored)
+        except OSError as error:
+            raise CheckpointError(
+                f"rank 0: wrote the checkpoint {path}, but not what is noted beside it: {error.strerror or error}; make "
+                "room and start the same command again"
+            ) from error
 
 
 @contextmanager

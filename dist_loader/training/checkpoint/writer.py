@@ -101,8 +101,8 @@ class Writer:
                 self._folder.note_best(path, *monitored)
         except OSError as error:
             raise CheckpointError(
-                f"rank 0: wrote the checkpoint {path}, but not what is noted beside it: {error.strerror or error}; make "
-                "room and start the same command again"
+                f"rank 0: wrote the checkpoint {path}, but not what is noted beside it: {error.strerror or error}; "
+                "make room and start the same command again"
             ) from error
 
 

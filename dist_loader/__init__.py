@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dist_loader.errors import CheckpointError, ConfigError, DistLoaderError, ReadTimeout, SampleError
+    from dist_loader.errors import (
+        CheckpointError,
+        ConfigError,
+        DistLoaderError,
+        ReadTimeout,
+        SampleError,
+        TooManyBadSamples,
+    )
     from dist_loader.index import Index
     from dist_loader.permutation import Permutation
     from dist_loader.plan import Plan
@@ -37,6 +44,7 @@ _HOMES = {
     "SampleError": "dist_loader.errors",
     "Strategy": "dist_loader.training.strategy",
     "Summary": "dist_loader.training.summary",
+    "TooManyBadSamples": "dist_loader.errors",
     "World": "dist_loader.world",
     "init": "dist_loader.training.strategy",
     "load_checkpoint": "dist_loader.training.checkpoint.load",
@@ -57,6 +65,7 @@ __all__ = [
     "SampleError",
     "Strategy",
     "Summary",
+    "TooManyBadSamples",
     "World",
     "init",
     "load_checkpoint",

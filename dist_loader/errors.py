@@ -5,6 +5,8 @@ Every message is one line for a person at 3 a.m.: what was found, where (rank, p
 
 from __future__ import annotations
 
+import os
+
 
 class DistLoaderError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -38,3 +40,31 @@ class ReadTimeout(DistLoaderError, TimeoutError):
 
 class CheckpointError(DistLoaderError):
     """A checkpoint that cannot be written or read. Those that were whole before still are."""
+
+
+class TooManyBadSamples(DistLoaderError):
+    """More samples cannot be read than the budget allows.
+
+    Attributes:
+        count: how many, as far as this rank knows.
+        budget: how many are allowed.
+        path: of the last one.
+        reason: why it could not be read.
+        rank: which rank found it.
+        file: where all are written down, if anywhere.
+    """
+
+    def __init__(
+        self, count: int, budget: int, path: str, reason: str, rank: int, file: os.PathLike[str] | None = None
+    ) -> None:
+        self.count = count
+        self.budget = budget
+        self.path = path
+        self.reason = reason
+        self.rank = rank
+        self.file = file
+        where = "" if file is None else f"; all are in {os.fspath(file)!r}, mend them and remove it"
+        super().__init__(
+            f"rank {rank}: {count} samples cannot be read, and bad_budget allows {budget}; the last is {path!r}: "
+            f"{reason}{where}, or allow more"
+        )

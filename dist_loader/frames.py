@@ -59,6 +59,10 @@ class FrameRing:
         self._total += 1
         self._free.put(aligned_empty(self._shape, self._dtype))
 
+    def another(self) -> Frame:
+        """A frame to fill in place of one that was taken and is never given back."""
+        return aligned_empty(self._shape, self._dtype)
+
     def exhausted(self) -> bool:
         """Whether every frame is lent, so that nothing can be filled until one comes back."""
         return len(self._lent) >= self._total

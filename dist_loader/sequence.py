@@ -13,17 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
+from dist_loader.bad_samples import BadSamples, OnBad, TolerantReader
 from dist_loader.cores import reading_threads
 from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
 from dist_loader.readers.cached import cached
+from dist_loader.readers.clock import DecodeClock
 from dist_loader.readers.crop import Crop
 from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
 from dist_loader.remote.source import source_for
-from dist_loader.sizes import at_least_one, batches_in_host_batch
+from dist_loader.sizes import at_least_one, batches_in_host_batch, checked_seconds
 from dist_loader.weights import mean_weights, own_weights
 from dist_loader.window import HostWindow, ReadingTimes
 from dist_loader.world import World
@@ -92,6 +94,15 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         cache: folder on a disk of this host where decoded images are kept for the next epochs (docs/cache.md).
         cache_bytes: bytes that the caches in this folder take at most, such as "50GiB"; by default what the disk has
             to spare.
+        on_bad: what becomes of a sample that cannot be read (docs/bad_samples.md). "raise": a `SampleError`.
+            "replace": another sample, its label included, takes its place. "weight0": its place has weight 0, and the
+            others' mean is exact; batches then always come with weights.
+        bad_budget: how many samples may be bad before the job stops: a number (int), or a share of the index (float).
+            By default 1%, but in small indexes up to 16 samples (never more than half).
+        bad_file: where each bad sample is written down once, for all ranks and runs; `Strategy.fit` and launch/train.py
+            have one by default.
+        decode_timeout: seconds that decoding one image may take, then it is a bad sample; never more than half of
+            `timeout`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
@@ -121,6 +132,10 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         timeout: float = 300.0,
         cache: str | os.PathLike[str] | None = None,
         cache_bytes: int | str | None = None,
+        on_bad: OnBad = "raise",
+        bad_budget: float | None = None,
+        bad_file: str | os.PathLike[str] | None = None,
+        decode_timeout: float = 60.0,
     ) -> None:
         super().__init__(workers=1)
         self.index = index
@@ -146,8 +161,11 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         source, self._reading = source_for(index, self.threads, requests, local_copy, local_copy_bytes, timeout)
-        images = ImageReader(index, size, color, resize, crop, seed, source)
-        self._reader: Reader = cached(images, cache, cache_bytes)
+        self._clock = DecodeClock(source, min(checked_seconds("decode_timeout", decode_timeout), timeout / 2))
+        images = ImageReader(index, size, color, resize, crop, seed, self._clock.source)
+        self.bad_samples = BadSamples(index, on_bad, bad_budget, seed, self.world.rank, bad_file)
+        self._reader: Reader = TolerantReader(cached(images, cache, cache_bytes), self.bad_samples)
+        self._missing: tuple[int, set[int]] = 0, set()
         sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
         held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
         self._frames = min(held, len(self) + 1)  # more than an epoch ahead is of no use
@@ -202,6 +220,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         Raises:
             IndexError: the epoch has no such step.
             SampleError: an image could not be read; it names the rank, the path and the reason.
+            TooManyBadSamples: more of them than `bad_budget` allows.
             ReadTimeout: the batch was not ready within `timeout` seconds.
         """
         if not -len(self) <= step < len(self):
@@ -211,16 +230,28 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         try:
             key = self._epoch * len(self) + step
             ahead = self._epoch + 2 if self._last_epoch is None else self._last_epoch
-            images = self._open_window().get(key, until=ahead * len(self))
+            images, shown = self._open_window().get_with_numbers(key, until=ahead * len(self))
         except SampleError as error:
             raise SampleError(error.sample, error.path, error.reason, rank=self.world.rank) from error
         except ReadTimeout as error:
             raise ReadTimeout(f"rank {self.world.rank}: {error}") from error
+        self._note_missing(numbers[shown != numbers])
+        weights[shown < 0] = 0  # pixels that do not count, of sample ~shown
+        numbers = np.where(shown < 0, ~shown, shown)
         labels = self.index.labels[numbers]
-        if self._weights is None and not self.plan.weighted:
+        if self._weights is None and not self.plan.weighted and self.bad_samples.on_bad != "weight0":
             return images, labels
         own = None if self._weights is None else self._weights[numbers]
         return images, labels, mean_weights(weights, own)
+
+    def missing(self, epoch: int) -> set[int]:
+        """The samples that could not be read in an epoch, so far: the latest epoch of which a batch was asked for."""
+        return set(self._missing[1]) if self._missing[0] == epoch else set()
+
+    def _note_missing(self, numbers: npt.NDArray[np.int64]) -> None:
+        if self._missing[0] != self._epoch:
+            self._missing = self._epoch, set()
+        self._missing[1].update(numbers.tolist())
 
     def _open_window(self) -> HostWindow:
         if self._window is None:
@@ -232,6 +263,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
                 self._frames,
                 self._reading,
                 self.timeout,
+                self._clock,
             )
         return self._window
 

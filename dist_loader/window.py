@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dist_loader.readers import Reader
+    from dist_loader.readers.clock import DecodeClock
 
 Numbers = npt.NDArray[np.int64]
 Contents: TypeAlias = "Callable[[int], tuple[int, Numbers]]"
 
 _JOIN_SECONDS = 5.0
+_MOST_STUCK = 8  # threads that hang in a decoder; each holds a frame and whatever it decodes
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,23 @@ class HostWindow:
         frames: how many batches are held in memory.
         threads: how many threads read.
         timeout: seconds after which a batch that is not ready is an error.
+        clock: knows which threads decode one sample for too long. Each is left alone with the frame that it fills,
+            another takes its place, and what is not yet read of the batch is read again into another frame.
     """
 
     def __init__(
-        self, reader: Reader, contents: Contents, batch: int, frames: int, threads: int, timeout: float
+        self,
+        reader: Reader,
+        contents: Contents,
+        batch: int,
+        frames: int,
+        threads: int,
+        timeout: float,
+        clock: DecodeClock | None = None,
     ) -> None:
         self._timeout = timeout
-        self._pipeline = _Pipeline(reader, contents, FrameRing(frames, (batch, *reader.shape), reader.dtype), threads)
+        ring = FrameRing(frames, (batch, *reader.shape), reader.dtype)
+        self._pipeline = _Pipeline(reader, contents, ring, threads, clock)
         self._one_consumer = threading.Lock()
         # The threads hold the pipeline and not this object, so that it can be forgotten while they run.
         self.close = weakref.finalize(self, self._pipeline.close)
@@ -73,7 +85,11 @@ class HostWindow:
         return self._pipeline.times
 
     def get(self, key: int, until: int | None = None) -> npt.NDArray[Any]:
-        """The batch of a key, shape (batch, *reader.shape).
+        """The batch of a key, shape (batch, *reader.shape); see `get_with_numbers`."""
+        return self.get_with_numbers(key, until)[0]
+
+    def get_with_numbers(self, key: int, until: int | None = None) -> tuple[npt.NDArray[Any], Numbers]:
+        """The batch of a key, shape (batch, *reader.shape), and the sample numbers that the reader left, (batch,).
 
         Its memory is filled again as soon as the last reference to the array is gone, and not before.
 
@@ -83,13 +99,13 @@ class HostWindow:
 
         Raises:
             SampleError: a sample of it could not be read.
-            ReadTimeout: it was not ready in time.
+            ReadTimeout: it was not ready in time, or too many threads hang.
         """
         with self._one_consumer:
             batch = self._pipeline.next_batch(key, until, self._timeout)
             ready = False
             try:
-                ready = batch.ready.wait(self._timeout)
+                ready = self._pipeline.wait(batch.ready.wait, self._timeout)
             finally:  # also after an interrupt from the keyboard: the frame must come back
                 if not ready:
                     self._pipeline.abandon(batch)
@@ -98,13 +114,21 @@ class HostWindow:
             return self._pipeline.hand_over(batch)
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a batch is read to: a frame, and the numbers of the samples that are in it."""
+
+    frame: Frame
+    numbers: Numbers
+
+
 class _Batch:
     """A batch on its way from sample numbers to a filled frame."""
 
     def __init__(self, epoch: int, numbers: Numbers, frame: Frame, parts: list[slice]) -> None:
         self.epoch = epoch
         self.numbers = numbers
-        self.frame = frame
+        self.place = _Place(frame, numbers.copy())
         self.unread = parts
         self.errors: dict[int, Exception] = {}  # by the first position of the part that failed
         self.abandoned = False
@@ -116,8 +140,11 @@ class _Batch:
 class _Pipeline:
     """Frames in, filled batches out: one thread that schedules, several that read."""
 
-    def __init__(self, reader: Reader, contents: Contents, ring: FrameRing, threads: int) -> None:
+    def __init__(
+        self, reader: Reader, contents: Contents, ring: FrameRing, threads: int, clock: DecodeClock | None
+    ) -> None:
         self._reader = reader
+        self._clock = clock
         self._contents = contents
         self._ring = ring
         self._coming: deque[_Batch] = deque()  # scheduled and not yet asked for, in the order of keys
@@ -129,13 +156,16 @@ class _Pipeline:
         self._closed = False
         self.times = ReadingTimes()
         self._changed = threading.Condition()
-        self._parts: SimpleQueue[tuple[_Batch, slice] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._read_parts, name=f"dist_loader-read-{n}", daemon=True) for n in range(threads)
-        ]
+        self._parts: SimpleQueue[tuple[_Batch, slice, _Place] | None] = SimpleQueue()
+        self._at_work: dict[int, _Batch] = {}  # by thread
+        self._stuck: list[threading.Thread] = []
+        self._threads = [self._reading_thread(n) for n in range(threads)]
         self._threads.append(threading.Thread(target=self._schedule, name="dist_loader-schedule", daemon=True))
         for thread in self._threads:
             thread.start()
+
+    def _reading_thread(self, number: int) -> threading.Thread:
+        return threading.Thread(target=self._read_parts, name=f"dist_loader-read-{number}", daemon=True)
 
     def next_batch(self, key: int, until: int | None, timeout: float) -> _Batch:
         """The scheduled batch of a key; waits until it is scheduled, not until it is read."""
@@ -149,7 +179,7 @@ class _Pipeline:
                     raise RuntimeError("this host window is closed")
                 if self._ring.exhausted():
                     self._ring.grow()
-                if not self._changed.wait(timeout):
+                if not self.wait(self._changed.wait, timeout):
                     raise self.timed_out(self._unfinished[0] if self._unfinished else None, timeout)
             self._next_asked += 1
             self._asked = self._coming.popleft()
@@ -168,6 +198,57 @@ class _Pipeline:
         missing = f"{self._reader.name(unread[0])} (and {len(unread) - 1} more)" if unread else "a frame to fill"
         return ReadTimeout(f"no batch within {seconds:g} s: still waiting for {missing}")
 
+    def wait(self, until: Callable[[float], bool], timeout: float) -> bool:
+        """Whether something happens within a time, which begins anew when a thread that hangs is given up.
+
+        Raises:
+            ReadTimeout: too many threads hang.
+        """
+        if self._clock is None:
+            return until(timeout)
+        at_once = min(1.0, self._clock.limit / 4)
+        deadline = time.monotonic() + timeout
+        while not until(max(0.0, min(at_once, deadline - time.monotonic()))):
+            if self._give_up_overdue(self._clock):
+                deadline = time.monotonic() + timeout
+            elif time.monotonic() >= deadline:
+                return False
+        return True
+
+    def _give_up_overdue(self, clock: DecodeClock) -> bool:
+        """Leave threads alone that decode for too long, and have others do their work; whether there were any."""
+        given_up = False
+        with self._changed:
+            overdue = clock.overdue()
+            for thread in [thread for thread in self._threads if thread.ident in overdue]:
+                batch = self._at_work.get(thread.ident or 0)
+                path = None if batch is None else clock.give_up(thread.ident or 0)
+                if batch is None or path is None:
+                    continue
+                given_up = True
+                del self._at_work[thread.ident or 0]
+                self._stuck = [*(stuck for stuck in self._stuck if stuck.is_alive()), thread]
+                self._read_elsewhere(batch)
+                at = self._threads.index(thread)
+                self._threads[at] = self._reading_thread(at)
+                self._threads[at].start()
+                if len(self._stuck) > _MOST_STUCK:
+                    raise ReadTimeout(
+                        f"{len(self._stuck)} threads have each been decoding one image for more than "
+                        f"{clock.limit:g} s; the last is {path!r}"
+                    )
+        return given_up
+
+    def _read_elsewhere(self, batch: _Batch) -> None:
+        """Go on with a batch in another frame: into this one somebody may write at any time."""
+        old, batch.place = batch.place, _Place(self._ring.another(), batch.numbers.copy())
+        np.copyto(batch.place.frame, old.frame)
+        unread = np.zeros(len(batch.numbers), bool)
+        for part in batch.unread:
+            unread[part] = True
+            self._parts.put((batch, part, batch.place))
+        batch.place.numbers[~unread] = old.numbers[~unread]
+
     def abandon(self, batch: _Batch) -> None:
         """Give up a batch that was asked for."""
         with self._changed:
@@ -176,16 +257,16 @@ class _Pipeline:
     def _abandon(self, batch: _Batch) -> None:
         batch.abandoned = True
         if batch.ready.is_set():
-            self._ring.give_back(batch.frame)
+            self._ring.give_back(batch.place.frame)
 
-    def hand_over(self, batch: _Batch) -> Frame:
+    def hand_over(self, batch: _Batch) -> tuple[Frame, Numbers]:
         """The filled frame of a batch that is ready, lent out; or the error of its first sample that failed."""
         if batch.abandoned:
             raise RuntimeError("this host window is closed")
         if batch.errors:
-            self._ring.give_back(batch.frame)
+            self._ring.give_back(batch.place.frame)
             raise batch.errors[min(batch.errors)]
-        return self._ring.lend(batch.frame)
+        return self._ring.lend(batch.place.frame), batch.place.numbers
 
     def _schedule(self) -> None:
         while True:
@@ -206,7 +287,7 @@ class _Pipeline:
                 if batch.unread:
                     self._unfinished.append(batch)
                 for part in list(batch.unread):
-                    self._parts.put((batch, part))
+                    self._parts.put((batch, part, batch.place))
 
     def _batch(self, key: int, frame: Frame) -> _Batch:
         try:
@@ -220,19 +301,27 @@ class _Pipeline:
         return _Batch(epoch, numbers, frame, [slice(at, at + length) for at in range(0, len(numbers), length)])
 
     def _read_parts(self) -> None:
+        this_thread = threading.get_ident()
         while (work := self._parts.get()) is not None:
-            batch, part = work
-            started, fetching, read = time.perf_counter(), 0.0, 0
+            batch, part, place = work
+            self._at_work[this_thread] = batch
+            started, fetching, read, failure = time.perf_counter(), 0.0, 0, None
             try:
-                if not batch.abandoned:
+                if not batch.abandoned and place is batch.place:
                     fetching = (
-                        self._reader.read(batch.numbers[part], batch.epoch, batch.frame[part]) or 0.0
+                        self._reader.read(place.numbers[part], batch.epoch, place.frame[part]) or 0.0
                     )  # of one that does not say
                     read = len(batch.numbers[part])
             except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
-                batch.errors[part.start] = error
+                failure = error
             decoding = time.perf_counter() - started - fetching
             with self._changed:
+                if self._at_work.pop(this_thread, None) is None:
+                    return  # it took too long, and another thread has its place
+                if place is not batch.place:
+                    continue  # this part is read again
+                if failure is not None:
+                    batch.errors[part.start] = failure
                 if read:
                     so_far = self.times
                     self.times = ReadingTimes(
@@ -246,7 +335,7 @@ class _Pipeline:
                     self._unfinished.remove(batch)
                     batch.ready.set()
                     if batch.abandoned:
-                        self._ring.give_back(batch.frame)
+                        self._ring.give_back(place.frame)
 
     def close(self) -> None:
         """Stop all threads, and let go who waits for a batch. A read that has begun is waited for, but not for ever."""

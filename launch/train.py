@@ -6,7 +6,8 @@ The same file runs on one device or all local GPUs (python), and on many ranks (
     python launch/train.py --data photos/train --val-data photos/val --model MobileNetV2 --size 224
     horovodrun -np 4 python launch/train.py --data photos/train --val-data photos/val --model MobileNetV2 --size 224
 
-It leaves model.keras (plain Keras), summary.json, checkpoints/ and logs/ in the run folder. The same command goes on
+It leaves model.keras (plain Keras), summary.json, checkpoints/, logs/ and, if images could not be read,
+bad_samples.jsonl in the run folder. The same command goes on
 where a training was broken off; after one that was finished, it starts anew. Copy it as the start of your own.
 """
 
@@ -60,6 +61,8 @@ def train(args: argparse.Namespace) -> None:
     else:
         samples, held_out = samples.split(args.val_split, seed=args.seed, cache=args.index_cache)
 
+    if dl.World.detect().chief and (run_dir / "summary.json").exists():  # the last training was finished
+        (run_dir / "bad_samples.jsonl").unlink(missing_ok=True)  # before the other ranks, which now meet, write to it
     strategy = dl.init(args.strategy, compression=args.compression)
     chief = strategy.world.chief
 
@@ -83,6 +86,9 @@ def train(args: argparse.Namespace) -> None:
         "threads": args.threads,
         "cache": args.cache,
         "cache_bytes": args.cache_bytes,
+        "on_bad": args.on_bad,
+        "bad_budget": args.bad_budget,
+        "bad_file": run_dir / "bad_samples.jsonl",
     }
     train = dl.ImageSequence(samples, remainder=args.remainder, crop=args.crop, **how)
     middle = args.crop.replace("random-resized", "center")  # validation sees the same part in every epoch
@@ -234,6 +240,18 @@ def arguments() -> argparse.Namespace:
     add("--deterministic", action="store_true", help="the same run gives the same weights to the bit; slower on GPUs")
     add("--cache", metavar="DIR", help="keep decoded images here, on a local disk, for the next epochs (docs/cache.md)")
     add("--cache-bytes", help='most that --cache takes, such as "50GiB" (default: what the disk has to spare)')
+    add(
+        "--on-bad",
+        choices=("raise", "replace", "weight0"),
+        default="raise",
+        help="what becomes of an image that cannot be read (docs/bad_samples.md; default raise: the job stops)",
+    )
+    add(
+        "--bad-budget",
+        type=bad_budget,
+        metavar="N",
+        help="stop past so many bad images, or a share: 0.01 (default 1%%)",
+    )
     add("--verbose", choices=("auto", "0", "1", "2"), default="auto", help="0: silent, 1: progress bar, 2: lines")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()
@@ -258,6 +276,11 @@ def positive(text: str) -> int:
 def device_batch(text: str) -> int | str:
     """A whole number of at least 1, or "auto"."""
     return text if text == "auto" else positive(text)
+
+
+def bad_budget(text: str) -> int | float:
+    """A whole number, or a share with a point in it."""
+    return float(text) if "." in text else int(text)
 
 
 def size(text: str) -> tuple[int, int]:

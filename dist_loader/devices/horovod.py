@@ -100,7 +100,8 @@ class HorovodDevices:
             mean = self._means(present)
             more = averaged(_horovod(), more, "HorovodAllreduce_riders", "none") if more else []
         if share is not None:
-            mean = [total / tf.cast(more[-1], total.dtype) for total in mean]
+            # Without any real row in the world (all bad samples) the gradients are zero, and not 0 / 0.
+            mean = [tf.math.divide_no_nan(total, tf.cast(more[-1], total.dtype)) for total in mean]
         in_place = iter(mean)
         sums = [rider * self.world.size for rider in more[: len(riders)]]
         return [None if gradient is None else next(in_place) for gradient in gradients], sums

@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from dist_loader.readers.crop import Box
+from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing
 from dist_loader.readers.resize import SMOOTHED_FROM, Pixels, Resize, resize_into
 
 _START = b"\xff\xd8\xff"
@@ -18,10 +19,6 @@ _REDUCTIONS = (8, 4, 2)  # those with SIMD code in libjpeg-turbo; 3/8 and the li
 # The decoded part covers the sample so many times. Nearest means the file's own pixels, and area whole pixels of
 # which there must be enough for each of the sample's.
 _COVER: dict[Resize, float] = {"nearest": float("inf"), "bilinear": 1, "area": 2}
-
-# What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
-# files that all viewers show.
-_DAMAGE = ("premature end of data", "bad Huffman", "bad arithmetic", "instead of RST", "progression", "SOS parameters")
 
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by EXIF orientation; from 5 on the sides are exchanged before
 
@@ -48,6 +45,7 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
         stored_height, stored_width, colors, _ = simplejpeg.decode_jpeg_header(data)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
+        raise_if_scans_are_missing(data)
         if colors in ("CMYK", "YCCK"):
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False
@@ -65,8 +63,7 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
             min_width=-(-stored_width // scale),
         )
     except ValueError as error:
-        if any(words in str(error) for words in _DAMAGE):
-            raise
+        raise_if_pixels_are_lost(data, error)
         return False
     pixels = _upright(pixels, orientation)
     # The box in whole pixels of the reduced image, of which it misses its place by half of one at most.

@@ -12,6 +12,9 @@ from PIL import Image, ImageOps
 from dist_loader.readers.crop import Box
 from dist_loader.readers.resize import FILTERS, Pixels, Resize
 
+# To decode EPS, Pillow runs Ghostscript on it: a file that is data would become a program.
+_NEVER = {"EPS"}
+
 
 def prepare_pillow() -> None:
     """Load Pillow's plugins, and let it not warn of large images; to be called before threads read.
@@ -35,7 +38,7 @@ def read_with_pillow(data: bytes, box_of: Callable[[int, int], Box], resize: Res
     Raises:
         Exception: of any kind; Pillow's decoders raise whatever a broken file leads them to.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=[kind for kind in Image.ID if kind not in _NEVER]) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB" if out.shape[2] == 3 else "L")
     top, left, height, width = box_of(upright.height, upright.width)
     if (width, height) != upright.size:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+
+from dist_loader.readers.opening import opened, read_rest, with_retries
 
 
 def read_file(path: str) -> bytes:
     """All of a file of this machine.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, is no file, or is too large (see `opening`).
     """
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path costs more than the opening)
-        return file.read()
+    return with_retries(_content, path)
+
+
+def _content(path: str) -> bytes:
+    fd, size = opened(path)
+    try:
+        data = os.read(fd, size + 1)
+        return data if len(data) == size > 0 else read_rest(fd, data)
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from dist_loader.training.progress import ProgressLines, Say, Verbose, progress_
 from dist_loader.training.retry import bind_retries
 from dist_loader.training.signals import Signals
 from dist_loader.training.statistics import StatisticsAverage
-from dist_loader.training.summary import Summary
+from dist_loader.training.summary import Summary, bad_samples_of_all
 
 _log = logging.getLogger("dist_loader")
 
@@ -187,7 +187,7 @@ def _summary(
         input_wait_fraction=most.input_fraction if clock.images_per_second is not None else None,
         bound=what_bounds(most) if clock.images_per_second is not None else None,
         waits=tuple(waits),
-        bad_samples=0,
+        bad_samples=bad_samples_of_all(devices, [train] if valid is None else [train, valid]),
         seconds=seconds,
         metrics={name: float(values[-1]) for name, values in history.history.items() if values},
     )

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from dist_loader.devices import Array, Devices
-from dist_loader.errors import ConfigError
+from dist_loader.errors import ConfigError, SampleError
 from dist_loader.sequence import ImageSequence
 from dist_loader.training.slices import Slices
 
@@ -23,8 +23,11 @@ _BYTES_AT_ONCE = 64 << 20  # gathered from all ranks in one message
 def local_outputs(model: Any, sequence: ImageSequence) -> tuple[Array, Any]:
     """This rank's sample numbers, int64, and the outputs for them, without those of fill and repeats.
 
+    The outputs for a sample that could not be read are NaN.
+
     Raises:
         ConfigError: the sequence drops samples.
+        SampleError: a sample could not be read, and an output is of a type without NaN.
     """
     plan, rank, epoch = sequence.plan, sequence.world.rank, sequence.epoch
     if plan.remainder == "drop" and plan.samples % plan.global_batch:
@@ -35,7 +38,21 @@ def local_outputs(model: Any, sequence: ImageSequence) -> tuple[Array, Any]:
     # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
     first = [step * plan.global_batch + rank * plan.local_batch for step in range(plan.steps)]
     real = np.concatenate([np.arange(at, at + plan.local_batch) < plan.samples for at in first])
-    return np.concatenate(steps)[real], keras.tree.map_structure(lambda output: output[real], outputs)
+    numbers = np.concatenate(steps)[real]
+    unread = np.isin(numbers, list(sequence.missing(epoch)))
+    return numbers, keras.tree.map_structure(lambda output: _without(output[real], unread, numbers, sequence), outputs)
+
+
+def _without(output: Array, unread: Array, numbers: Array, sequence: ImageSequence) -> Array:
+    """The output with NaN for the samples that could not be read: what the model saw in their place was another."""
+    if not unread.any():
+        return output
+    if not np.issubdtype(output.dtype, np.inexact):
+        sample = int(numbers[unread][0])
+        reason = f"it could not be read, and an output of type {output.dtype} has no NaN to say so"
+        raise SampleError(sample, sequence.index.path(sample), reason, sequence.world.rank)
+    output[unread] = np.nan
+    return output
 
 
 @contextmanager

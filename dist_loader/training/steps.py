@@ -147,7 +147,8 @@ class Step:
             loss, even = self._loss(data, y_pred, share, known, training=True)
             if self.even and share is not None and not even:
                 (sum_of_shares,) = self.devices.sum_in_step([share / self.devices.replicas])
-                loss, even = loss * share * self.devices.world.size / sum_of_shares, True
+                loss = tf.math.divide_no_nan(loss * share * self.devices.world.size, sum_of_shares)
+                even = True
             loss = model.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, model.trainable_weights)
         self._update_metrics(data, y_pred, share)

@@ -121,7 +121,8 @@ class Strategy:
             validation_data: this rank's part of the validation samples, evaluated after every epoch.
             epochs: to train in all.
             checkpoint_dir: where rank 0 writes checkpoints, beside the training, and from where a training that was
-                broken off goes on, after the last step that a checkpoint holds (docs/checkpoints.md).
+                broken off goes on, after the last step that a checkpoint holds (docs/checkpoints.md). The
+                sequences' bad samples are listed there, too, in bad_samples.jsonl, unless they have a `bad_file`.
             checkpoint_every: how often: at the end of every epoch, and besides that after so many steps, or as soon as
                 "30s", "10min" or "2h" have passed; "epoch": not besides that.
             checkpoint_keep: how many checkpoints stay, beside the best one.
@@ -144,6 +145,8 @@ class Strategy:
         """
         for sequence in filter(None, (train, validation_data)):
             self._check(sequence)
+            if checkpoint_dir is not None and sequence.bad_samples.file is None:
+                sequence.bad_samples.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
         checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
         return train_model(self.devices, model, train, validation_data, epochs, checkpoints, grace, callbacks, verbose)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dist_loader.atomic import write_whole
+from dist_loader.devices import Devices
+from dist_loader.sequence import ImageSequence
 from dist_loader.training.bound import Waits
 
 
@@ -35,7 +39,8 @@ class Summary:
         input_wait_fraction: share of that time spent waiting for input, on the rank that waited most.
         bound: what bounds the training, in one sentence.
         waits: what each rank waited for.
-        bad_samples: samples that could not be read.
+        bad_samples: samples that could not be read, each counted once, by all ranks and, where there is a file of them,
+            before a resume; those of the validation included.
         seconds: from the start of `fit` to its end, all included.
         metrics: the last epoch's loss and metrics over all ranks, those of the validation with "val_" before.
     """
@@ -81,6 +86,12 @@ class Summary:
         rows = [(name.replace("_", " "), _text(value)) for name, value in figures.items() if value is not None]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def bad_samples_of_all(devices: Devices, sequences: Sequence[ImageSequence]) -> int:
+    """How many samples no rank could read; every rank calls this alike."""
+    marks = np.concatenate([np.zeros(1, np.int64), *(sequence.bad_samples.marks() for sequence in sequences)])
+    return len(np.union1d(devices.gather_rows(marks), [0])) - 1  # the zero, so that no rank's message is empty
 
 
 def _text(value: object) -> str:

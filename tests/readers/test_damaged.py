@@ -84,6 +84,47 @@ def test_a_jpeg_with_a_fault_that_costs_no_pixel_is_a_picture(fault, tmp_path):
     np.testing.assert_array_equal(got, plain)
 
 
+def test_a_progressive_jpeg_without_its_first_scans_is_an_error_though_it_was_closed_again(tmp_path):
+    path = folder(tmp_path, "image.jpg")
+    whole = content_of("progressive")
+    path.write_bytes(whole)
+    expected = read(ImageReader(index_of(tmp_path), (100, 150)))[0].astype(int)
+    ends = [at for at in range(len(whole)) if whole[at : at + 2] == b"\xff\xda"][1:]
+    kept = 0
+    for end in ends:
+        path.write_bytes(whole[:end] + b"\xff\xd9")
+        try:
+            got = read(ImageReader(index_of(tmp_path), (100, 150)))[0]
+        except SampleError as error:
+            assert "scans are missing" in error.reason
+            assert not kept
+        else:  # the last digits of its coefficients may be missing
+            kept += 1
+            assert np.abs(got - expected).mean() < 8
+    assert 0 < kept < len(ends)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "progressive", "gray", "cmyk"])
+@pytest.mark.parametrize("fault", ["version", "bytes before a segment", "adobe", "nothing"])
+def test_a_harmless_fault_hides_no_damage(kind, fault, tmp_path):
+    """libjpeg tells of the first fault alone: with an odd version in the header, a half gray picture passed once."""
+    path = folder(tmp_path, "image.jpg")
+    whole = content_of(kind)
+    frame = whole.index(b"\xff\xdb")
+    harmless = {
+        "version": whole.replace(b"JFIF\0\1", b"JFIF\0\7", 1),
+        "bytes before a segment": whole[:frame] + b"garbage" + whole[frame:],
+        "adobe": whole[:frame] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x09" + whole[frame:],
+        "nothing": whole,
+    }[fault]
+    path.write_bytes(harmless)
+    reader = ImageReader(index_of(tmp_path), (100, 150))
+    read(reader)
+    start, end = (0.25, 0.4) if kind == "progressive" else (0.5, 0.75)
+    path.write_bytes(harmless[: int(len(harmless) * start)] + harmless[int(len(harmless) * end) :])
+    caught_error(path)
+
+
 @pytest.mark.parametrize("exif", [b"", b"garbage", b"II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0", b"\xff" * 50])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_jpeg_with_broken_exif_is_a_picture(exif, tmp_path):

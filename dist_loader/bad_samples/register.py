@@ -1,0 +1,164 @@
+"""The bad samples of one sequence: each counted, written down and told of once, and the end of the budget."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_loader.bad_samples.file import BadSample, BadSampleFile
+from dist_loader.bad_samples.policy import OnBad, budget_in_samples, checked_on_bad
+from dist_loader.errors import ConfigError, SampleError, TooManyBadSamples
+
+if TYPE_CHECKING:
+    from dist_loader.index import Index
+
+_log = logging.getLogger("dist_loader")
+
+_MOST_WARNINGS = 20
+# Then nothing can be opened, and it is not the file's fault.
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE)
+
+
+@dataclass
+class _Told:
+    """How many warnings were written, and whether one said that the file cannot be written to."""
+
+    warnings: int = 0
+    of_file: bool = False
+
+
+class BadSamples:
+    """What is known of an index's bad samples. Any thread may call its methods.
+
+    Args:
+        index: the samples.
+        on_bad: what becomes of a bad sample's place.
+        budget: how many may be bad; see `budget_in_samples`.
+        seed: of the shuffling; decides which sample takes a bad one's place.
+        rank: of this process.
+        file: where they are written down, for all ranks and runs; None: nowhere, and each rank counts its own.
+
+    Raises:
+        ConfigError: an unknown policy, a budget that makes no sense, a file that cannot be.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        on_bad: OnBad,
+        budget: float | None,
+        seed: int,
+        rank: int,
+        file: str | os.PathLike[str] | None,
+    ) -> None:
+        self.on_bad = checked_on_bad(on_bad)
+        self.budget = budget_in_samples(budget, len(index))
+        self.index = index
+        self.seed = seed
+        self._rank = rank
+        self._own: dict[str, BadSample] = {}  # found by this process, by path
+        self._unwritten: dict[str, BadSample] = {}
+        self._file: BadSampleFile | None = None
+        self._count = 0
+        self._told = _Told()
+        self._one_thread = threading.Lock()
+        if file is not None:
+            self.write_to(file)
+
+    @property
+    def file(self) -> Path | None:
+        """Where bad samples are written down."""
+        return None if self._file is None else self._file.path
+
+    def write_to(self, file: str | os.PathLike[str]) -> None:
+        """Write them to a file from now on, those that were found before included.
+
+        Raises:
+            ConfigError: there cannot be such a file.
+        """
+        path = Path(file).absolute()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                raise ConfigError(f"bad_file={str(path)!r} is no file; choose another name")  # a folder, a pipe
+        except OSError as error:
+            raise ConfigError(f"bad_file={str(path)!r} cannot be written: {error.strerror or error}") from None
+        with self._one_thread:
+            self._file = BadSampleFile(path)
+            self._unwritten = dict(self._own)
+            self._write()
+            self._count = len(self._paths())
+
+    def note(self, error: SampleError, epoch: int) -> None:
+        """Count a sample that could not be read, and write it down if it is new.
+
+        Raises:
+            TooManyBadSamples: the budget is spent, and the policy is not to raise the error itself.
+            SampleError: the error itself, if it is not the sample's fault.
+        """
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_PROCESS:
+            raise error
+        label = int(self.index.labels[error.sample])
+        bad = BadSample(error.path, error.reason, self._rank, epoch, error.sample, label, self.index.fingerprint)
+        with self._one_thread:
+            if bad.path not in self._own:
+                self._own[bad.path] = self._unwritten[bad.path] = bad
+                for new in self._write():
+                    self._warn(new)
+                self._count = len(self._paths())
+            count = self._count
+        if self.on_bad != "raise" and count > self.budget:
+            raise TooManyBadSamples(count, self.budget, error.path, error.reason, self._rank, self.file)
+
+    def marks(self) -> npt.NDArray[np.int64]:
+        """A number for each bad sample that this process knows of, the same on every rank; int64, shape (n,)."""
+        with self._one_thread:
+            if self._file is not None:
+                try:
+                    self._write()
+                    self._file.refresh()
+                except OSError as error:
+                    self._warn_of_file(error)
+            paths = sorted(self._paths())
+        digests = [hashlib.blake2b(os.fsencode(path), digest_size=8).digest() for path in paths]
+        return np.frombuffer(b"".join(digests), np.int64)
+
+    def _paths(self) -> set[str]:
+        return self._own.keys() | (set() if self._file is None else self._file.paths(self.index.fingerprint))
+
+    def _write(self) -> list[BadSample]:
+        """Write down what was not yet; returns what no rank or run has written before."""
+        found = list(self._unwritten.values())
+        if self._file is not None and found:
+            try:
+                found = self._file.append(found)
+            except OSError as error:
+                self._warn_of_file(error)
+                return found[-1:]
+        self._unwritten = {}
+        return found
+
+    def _warn(self, bad: BadSample) -> None:
+        self._told.warnings += 1
+        done = {"raise": "", "replace": "; another takes its place", "weight0": "; it does not count"}[self.on_bad]
+        if self._told.warnings <= _MOST_WARNINGS:
+            _log.warning("rank %d: cannot read sample %d, %r: %s%s", bad.rank, bad.sample, bad.path, bad.reason, done)
+        elif self._told.warnings == _MOST_WARNINGS + 1:
+            where = "given bad_file=..., a file would list them" if self.file is None else f"they are in {self.file}"
+            _log.warning("rank %d: more samples cannot be read; no more is told of each, %s", bad.rank, where)
+
+    def _warn_of_file(self, error: OSError) -> None:
+        if not self._told.of_file:
+            self._told.of_file = True
+            what = error.strerror or error
+            _log.warning("rank %d: cannot write bad samples to %s: %s; going on", self._rank, self.file, what)

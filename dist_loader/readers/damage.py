@@ -1,0 +1,111 @@
+"""Whether pixels of a JPEG file are lost: what libjpeg's complaints are worth, and what it does not complain of."""
+
+from __future__ import annotations
+
+import simplejpeg
+
+# What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
+# files that all viewers show.
+_DAMAGE = (
+    "premature end of data",
+    "Premature end of JPEG file",
+    "bad Huffman",
+    "bad arithmetic",
+    "instead of RST",
+    "progression",
+    "SOS parameters",
+    "scans are missing",
+)
+_BYTES_BETWEEN = "extraneous bytes before marker"
+_AT_THE_END = f"{_BYTES_BETWEEN} 0xd9"
+
+_SCAN, _END = 0xDA, b"\xff\xd9"
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segment that tells size and components
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_COEFFICIENTS = 64
+
+
+def raise_if_scans_are_missing(data: bytes) -> None:
+    """Raise if a JPEG file of several scans ends before all that its picture needs has come.
+
+    A file that was cut off between two scans and closed again is a whole file to libjpeg, with a part of the detail
+    or without colors. All coefficients of the first component must have been sent, if only roughly, and the mean of
+    each block of the others: more the standard does not ask for.
+
+    Raises:
+        ValueError: they were not.
+    """
+    frame, components, at = 0, b"", 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _FRAMES:
+            frame, components = marker, data[at + 10 : end : 3]
+        at = end
+    if not components or at + 4 >= len(data) or data[at] != 0xFF:
+        return  # odd, which libjpeg will say
+    if frame not in _PROGRESSIVE and data[at + 4] == len(components):
+        return  # all is in one scan
+    _check_scans(bytes(data), at, bytes(components))
+
+
+def _check_scans(data: bytes, at: int, components: bytes) -> None:
+    sent = {component: bytearray(_COEFFICIENTS) for component in components}
+    end = data.find(_END, at)
+    while at >= 0 and (end < 0 or at < end):
+        number = data[at + 4] if at + 4 < len(data) else 0
+        header = data[at + 5 : at + 8 + 2 * number]
+        if len(header) < 2 * number + 3:
+            break
+        first, last = header[2 * number], min(header[2 * number + 1], _COEFFICIENTS - 1)
+        for component in header[: 2 * number : 2]:
+            if component in sent and first <= last:
+                sent[component][first : last + 1] = b"\1" * (last + 1 - first)
+        if _all_sent(sent, components):
+            return
+        at = data.find(b"\xff\xda", at + 2)
+    raise ValueError("Corrupt JPEG data: scans are missing")
+
+
+def _all_sent(sent: dict[int, bytearray], components: bytes) -> bool:
+    return all(sent[components[0]]) and all(coefficients[0] for coefficients in sent.values())
+
+
+def raise_if_pixels_are_lost(data: bytes, error: ValueError) -> None:
+    """Raise what libjpeg complains of, if it is that pixels are lost.
+
+    It tells of its first complaint alone. That of bytes before the end comes last; any other may hide worse. So then
+    the file is decoded once more, at 1/8 and without all that libjpeg may complain of before the picture begins.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    if any(words in str(error) for words in _DAMAGE):
+        raise error
+    if _AT_THE_END in str(error):
+        return
+    bare = _bare(bytes(data))
+    if bare is None:
+        return  # nothing that is decoded: Pillow says so
+    try:
+        colors = simplejpeg.decode_jpeg_header(bare)[2]
+        simplejpeg.decode_jpeg(bare, "CMYK" if colors in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1)
+    except ValueError as again:
+        if any(words in str(again) for words in (*_DAMAGE, _BYTES_BETWEEN)) and _AT_THE_END not in str(again):
+            raise
+
+
+def _bare(data: bytes) -> bytes | None:
+    """A JPEG file without the segments that say nothing of its pixels, and without bytes between segments."""
+    parts, at = [b"\xff\xd8"], 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == _SCAN:
+            return b"".join([*parts, data[at:]])
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD9:
+            at += 1  # no segment begins here
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            parts.append(data[at:end])
+        at = end
+    return None

@@ -1,0 +1,89 @@
+"""Files of this machine, opened so that nothing that is no file can hold the reader up."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Content = TypeVar("Content")
+
+MOST_BYTES = 1 << 30  # of one file: an image of twice Pillow's limit takes about half as much without any compression
+
+# A network file system answers so while a server comes back (ESTALE: also for a file that was replaced; it is opened
+# anew), a local disk now and then while a bad block is read.
+_PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EREMOTEIO)
+_PAUSES = (0.05, 0.2)  # seconds before the second and third try
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def opened(path: str) -> tuple[int, int]:
+    """The descriptor of a file, open for reading, and its size in bytes.
+
+    Raises:
+        OSError: it cannot be opened, is no file (to open a pipe would wait for who writes to it), or is too large.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for ever, and so may that of a device.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "not a regular file: a socket or a device") from None
+        raise
+    status = os.fstat(fd)
+    refused = None
+    if stat.S_ISDIR(status.st_mode):
+        refused = errno.EISDIR, os.strerror(errno.EISDIR)
+    elif not stat.S_ISREG(status.st_mode):
+        refused = errno.EINVAL, f"not a regular file: {_KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}"
+    elif status.st_size > MOST_BYTES:
+        refused = errno.EFBIG, f"{status.st_size} bytes, more than the {MOST_BYTES} that are read of one file"
+    if refused is not None:
+        os.close(fd)
+        raise OSError(*refused)
+    return fd, status.st_size
+
+
+def read_rest(fd: int, start: bytes) -> bytes:
+    """All of an open file whose start was read already: for one that grows, or whose size is not known before.
+
+    Raises:
+        OSError: it cannot be read, or is too large.
+    """
+    parts, length = [start], len(start)
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+        length += len(part)
+        if length > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"more than the {MOST_BYTES} bytes that are read of one file")
+    return b"".join(parts)
+
+
+def with_retries(read: Callable[[str], Content], path: str) -> Content:
+    """What `read` returns, tried again twice if a disk or a network file system fails in a way that may pass.
+
+    Raises:
+        OSError: it failed all the same.
+    """
+    for pause in _PAUSES:
+        try:
+            return read(path)
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+        time.sleep(pause)
+    try:
+        return read(path)
+    except OSError as error:
+        if error.errno in _PASSING and error.strerror:
+            raise OSError(error.errno, f"{error.strerror} ({len(_PAUSES) + 1} tries)") from error
+        raise

@@ -7,8 +7,8 @@ The same file runs on one device or all local GPUs (python), and on many ranks (
     horovodrun -np 4 python launch/train.py --data photos/train --val-data photos/val --model MobileNetV2 --size 224
 
 It leaves model.keras (plain Keras), summary.json, checkpoints/, logs/ and, if images could not be read,
-bad_samples.jsonl in the run folder. The same command goes on
-where a training was broken off; after one that was finished, it starts anew. Copy it as the start of your own.
+bad_samples.jsonl in the run folder. The same command goes on where a training was broken off; after one that was
+finished, it starts anew. Copy it as the start of your own.
 """
 
 from __future__ import annotations

@@ -149,8 +149,10 @@ class BadSamples:
         return found
 
     def _warn(self, bad: BadSample) -> None:
+        if self.on_bad == "raise":
+            return  # the error tells
         self._told.warnings += 1
-        done = {"raise": "", "replace": "; another takes its place", "weight0": "; it does not count"}[self.on_bad]
+        done = {"replace": "; another takes its place", "weight0": "; it does not count"}[self.on_bad]
         if self._told.warnings <= _MOST_WARNINGS:
             _log.warning("rank %d: cannot read sample %d, %r: %s%s", bad.rank, bad.sample, bad.path, bad.reason, done)
         elif self._told.warnings == _MOST_WARNINGS + 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import simplejpeg
 
 # What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
@@ -17,7 +19,8 @@ _DAMAGE = (
     "scans are missing",
 )
 _BYTES_BETWEEN = "extraneous bytes before marker"
-_AT_THE_END = f"{_BYTES_BETWEEN} 0xd9"
+_AT_THE_END = re.compile(rf"(\d+) {_BYTES_BETWEEN} 0xd9")
+_LOOKS = 4
 
 _SCAN, _END = 0xDA, b"\xff\xd9"
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segment that tells size and components
@@ -73,25 +76,41 @@ def _all_sent(sent: dict[int, bytearray], components: bytes) -> bool:
 def raise_if_pixels_are_lost(data: bytes, error: ValueError) -> None:
     """Raise what libjpeg complains of, if it is that pixels are lost.
 
-    It tells of its first complaint alone. That of bytes before the end comes last; any other may hide worse. So then
-    the file is decoded once more, at 1/8 and without all that libjpeg may complain of before the picture begins.
+    It tells of its first complaint alone, which may hide worse. So what it complains of is removed, if that costs no
+    pixel, and the file is decoded once more, at 1/8.
 
     Raises:
         ValueError: what is wrong.
     """
-    if any(words in str(error) for words in _DAMAGE):
-        raise error
-    if _AT_THE_END in str(error):
-        return
-    bare = _bare(bytes(data))
-    if bare is None:
-        return  # nothing that is decoded: Pillow says so
-    try:
-        colors = simplejpeg.decode_jpeg_header(bare)[2]
-        simplejpeg.decode_jpeg(bare, "CMYK" if colors in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1)
-    except ValueError as again:
-        if any(words in str(again) for words in (*_DAMAGE, _BYTES_BETWEEN)) and _AT_THE_END not in str(again):
-            raise
+    data, seen = bytes(data), error
+    for _ in range(_LOOKS):
+        words = str(seen)
+        if any(damage in words for damage in _DAMAGE):
+            raise seen
+        at_the_end = _AT_THE_END.search(words)
+        if not at_the_end and _BYTES_BETWEEN in words and _is_bare(data):
+            raise seen  # bytes between two scans, or before a restart: of what was to be pixels
+        cleaner = _without_bytes_at_the_end(data, int(at_the_end[1])) if at_the_end else _bare(data)
+        if cleaner is None or cleaner == data:
+            return  # Pillow decides
+        data = cleaner
+        try:
+            colors = simplejpeg.decode_jpeg_header(data)[2]
+            simplejpeg.decode_jpeg(data, "CMYK" if colors in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1)
+        except ValueError as again:
+            seen = again
+        else:
+            return
+
+
+def _is_bare(data: bytes) -> bool:
+    return _bare(data) == data
+
+
+def _without_bytes_at_the_end(data: bytes, number: int) -> bytes | None:
+    """A JPEG file without so many bytes before its end; in one with restarts it may be that pixels were to follow."""
+    end = data.find(_END, max(0, data.find(b"\xff\xda")))
+    return None if end < number else data[: end - number] + data[end:]
 
 
 def _bare(data: bytes) -> bytes | None:

@@ -54,6 +54,22 @@ def test_a_truncated_file_is_an_error_and_never_a_picture(kind, tmp_path):
             assert caught.value.path == str(path)
 
 
+@pytest.mark.parametrize("garbage", [b"", bytes(20), b"\xff" * 20, b"ab\xff\0" * 9])
+def test_a_jpeg_with_restarts_that_ends_too_early_is_an_error(garbage, tmp_path):
+    """libjpeg says "extraneous bytes before the end" of it, as it does of harmless bytes there."""
+    path = folder(tmp_path, "image.jpg")
+    file = io.BytesIO()
+    photo(100, 150).save(file, "jpeg", quality=90, restart_marker_blocks=5)
+    whole = file.getvalue()
+    path.write_bytes(whole[:-2] + garbage + whole[-2:])
+    read(ImageReader(index_of(tmp_path), (50, 50)))
+    half = whole[: len(whole) // 2].rindex(b"\xff\xd3")  # between two restarts
+    path.write_bytes(whole[:half] + b"pixels?" + garbage + b"\xff\xd9")
+    caught_error(path)
+    path.write_bytes(whole[: half + 40] + garbage + b"\xff\xd9")
+    caught_error(path)
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "gray", "cmyk"])
 def test_a_jpeg_with_a_hole_is_an_error(kind, tmp_path):
     path = folder(tmp_path, "image.jpg")

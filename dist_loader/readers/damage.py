@@ -28,27 +28,43 @@ _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _COEFFICIENTS = 64
 
 
-def raise_if_scans_are_missing(data: bytes) -> None:
+def segments(data: bytes) -> list[tuple[int, int, int]]:
+    """The segments up to the first scan's, or up to what is none: marker, first byte after the length, first behind."""
+    found = []
+    at, last = 2, len(data) - 4
+    while at <= last and data[at] == 0xFF:
+        marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
+        found.append((marker, at + 4, end))
+        if marker == _SCAN:
+            break
+        at = end
+    return found
+
+
+def raise_if_scans_are_missing(data: bytes, parts: list[tuple[int, int, int]]) -> None:
     """Raise if a JPEG file of several scans ends before all that its picture needs has come.
 
     A file that was cut off between two scans and closed again is a whole file to libjpeg, with a part of the detail
     or without colors. All coefficients of the first component must have been sent, if only roughly, and the mean of
     each block of the others: more the standard does not ask for.
 
+    Args:
+        data: the file's content.
+        parts: its segments.
+
     Raises:
         ValueError: they were not.
     """
-    frame, components, at = 0, b"", 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
-        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    frame, start = 0, 0
+    for marker, at, _ in parts:
         if marker in _FRAMES:
-            frame, components = marker, data[at + 10 : end : 3]
-        at = end
-    if not components or at + 4 >= len(data) or data[at] != 0xFF:
+            frame, start = marker, at
+    if not frame or parts[-1][0] != _SCAN:
         return  # odd, which libjpeg will say
-    if frame not in _PROGRESSIVE and data[at + 4] == len(components):
+    scan, number = parts[-1][1], data[start + 5]
+    if frame not in _PROGRESSIVE and data[scan] == number:
         return  # all is in one scan
-    _check_scans(bytes(data), at, bytes(components))
+    _check_scans(bytes(data), scan - 4, bytes(data[start + 6 : start + 6 + 3 * number : 3]))
 
 
 def _check_scans(data: bytes, at: int, components: bytes) -> None:

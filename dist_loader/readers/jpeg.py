@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from dist_loader.readers.crop import Box
-from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing
+from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing, segments
 from dist_loader.readers.resize import SMOOTHED_FROM, Pixels, Resize, resize_into
 
 _START = b"\xff\xd8\xff"
@@ -45,7 +45,7 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
         stored_height, stored_width, colors, _ = simplejpeg.decode_jpeg_header(data)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
-        raise_if_scans_are_missing(data)
+        raise_if_scans_are_missing(data, segments(data))
         if colors in ("CMYK", "YCCK"):
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False

@@ -15,15 +15,16 @@ import time
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import dist_loader as dl
 import dist_loader.readers.image
 import dist_loader.readers.opening
-import dist_loader.window
 from dist_loader.bad_samples.file import BadSample, BadSampleFile
 from dist_loader.bad_samples.policy import budget_in_samples, stand_ins
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError, TooManyBadSamples
@@ -211,6 +212,21 @@ def test_a_stand_in_is_never_kept_in_the_cache_under_the_bad_ones_number(on_bad,
     broken.write_bytes(whole)
     again = make(on_bad=on_bad, shuffle=False, cache=tmp_path / "cache")
     assert [numbers for numbers, _, _ in shown(again)] == planned(again)
+
+
+@pytest.mark.parametrize("on_bad", ["replace", "weight0"])
+def test_predictions_for_bad_samples_are_nan_or_an_error(on_bad, make, photos):
+    break_files(photos, BAD)
+    strategy = dl.init("single")
+    images = keras.Input((*SIZE, 3), dtype="uint8")
+    red = keras.layers.Lambda(lambda image: keras.ops.cast(image[:, 0, 0, :1], "float32"))(images)
+    predicted = strategy.predict(keras.Model(images, red), make(on_bad=on_bad))[:, 0]
+    assert np.flatnonzero(np.isnan(predicted)).tolist() == sorted(BAD)
+    good = np.setdiff1d(np.arange(SAMPLES), sorted(BAD))
+    assert predicted[good].tolist() == good.tolist()
+    whole = keras.layers.Lambda(lambda image: keras.ops.cast(image[:, 0, 0, :1], "int32"))(images)
+    with pytest.raises(SampleError, match="an output of type int32 has no NaN"):
+        strategy.predict(keras.Model(images, whole), make(on_bad=on_bad))
 
 
 # ---------------------------------------------------------------------------------------------------------- the budget
@@ -511,10 +527,11 @@ def test_whatever_is_no_readable_image_is_a_bad_sample(way, make, photos, tmp_pa
     assert reason in line["reason"]
 
 
-def test_a_file_under_procfs_that_gives_no_size_is_read_to_its_end(tmp_path):
+def test_a_file_under_procfs_that_gives_no_size_is_read_to_its_end_and_no_further_than_the_most(monkeypatch):
     assert read_file("/proc/self/status").startswith(b"Name:")
-    with pytest.raises(OSError, match="more than"):
-        dist_loader.readers.opening.read_rest(os.open("/dev/zero", os.O_RDONLY), b"")
+    monkeypatch.setattr(dist_loader.readers.opening, "MOST_BYTES", 50)
+    with pytest.raises(OSError, match="more than the 50 bytes that are read of one file"):
+        read_file("/proc/self/status")
 
 
 def test_a_wrong_suffix_is_no_fault(make, photos):

@@ -27,7 +27,8 @@ class Reader(Protocol):
         """Read samples into given memory.
 
         Args:
-            numbers: which samples, int64, shape (n,).
+            numbers: which samples, int64, shape (n,). A reader that puts others in their places writes that here
+                (`bad_samples.TolerantReader` does).
             epoch: the epoch that they are read for, from 0; what is random about a sample depends on it.
             out: where to, shape (n, *shape), C-contiguous. Every element must be written.
 

@@ -89,9 +89,9 @@ class BadSamples:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
-                raise ConfigError(f"bad_file={str(path)!r} is no file; choose another name")  # a folder, a pipe
+                raise ConfigError(f"cannot write bad samples to {str(path)!r}: it is no file; choose another bad_file")
         except OSError as error:
-            raise ConfigError(f"bad_file={str(path)!r} cannot be written: {error.strerror or error}") from None
+            raise ConfigError(f"cannot write bad samples to {str(path)!r}: {error.strerror or error}") from None
         with self._one_thread:
             self._file = BadSampleFile(path)
             self._unwritten = dict(self._own)

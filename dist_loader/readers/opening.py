@@ -39,18 +39,22 @@ def opened(path: str) -> tuple[int, int]:
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, "not a regular file: a socket or a device") from None
         raise
-    status = os.fstat(fd)
-    refused = None
-    if stat.S_ISDIR(status.st_mode):
-        refused = errno.EISDIR, os.strerror(errno.EISDIR)
-    elif not stat.S_ISREG(status.st_mode):
-        refused = errno.EINVAL, f"not a regular file: {_KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}"
-    elif status.st_size > MOST_BYTES:
-        refused = errno.EFBIG, f"{status.st_size} bytes, more than the {MOST_BYTES} that are read of one file"
-    if refused is not None:
+    try:
+        return fd, _checked_size(os.fstat(fd))
+    except OSError:
         os.close(fd)
-        raise OSError(*refused)
-    return fd, status.st_size
+        raise
+
+
+def _checked_size(status: os.stat_result) -> int:
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"not a regular file: {kind}")
+    if status.st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes, more than the {MOST_BYTES} that are read of one file")
+    return status.st_size
 
 
 def read_rest(fd: int, start: bytes) -> bytes:

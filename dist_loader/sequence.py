@@ -236,7 +236,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         except ReadTimeout as error:
             raise ReadTimeout(f"rank {self.world.rank}: {error}") from error
         self._note_missing(numbers[shown != numbers])
-        weights[shown < 0] = 0  # pixels that do not count, of sample ~shown
+        weights = np.where(shown < 0, np.float32(0), weights)  # pixels that do not count, of sample ~shown
         numbers = np.where(shown < 0, ~shown, shown)
         labels = self.index.labels[numbers]
         if self._weights is None and not self.plan.weighted and self.bad_samples.on_bad != "weight0":

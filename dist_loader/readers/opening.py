@@ -26,27 +26,28 @@ _KINDS = {
 }
 
 
-def opened(path: str) -> tuple[int, int]:
-    """The descriptor of a file, open for reading, and its size in bytes.
+def opened(path: str) -> int:
+    """The descriptor of a file, open for reading, whatever it is; see `checked_size`.
 
     Raises:
-        OSError: it cannot be opened, is no file (to open a pipe would wait for who writes to it), or is too large.
+        OSError: it cannot be opened.
     """
     try:
         # Without O_NONBLOCK the opening of a pipe waits for ever, and so may that of a device.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, "not a regular file: a socket or a device") from None
         raise
-    try:
-        return fd, _checked_size(os.fstat(fd))
-    except OSError:
-        os.close(fd)
-        raise
 
 
-def _checked_size(status: os.stat_result) -> int:
+def checked_size(fd: int) -> int:
+    """The size of an open file, in bytes.
+
+    Raises:
+        OSError: it is no file, or too large.
+    """
+    status = os.fstat(fd)
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):

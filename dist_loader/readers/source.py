@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from dist_loader.readers.opening import opened, read_rest, with_retries
+from dist_loader.readers.opening import checked_size, opened, read_rest, with_retries
 
 
 def read_file(path: str) -> bytes:
@@ -20,8 +20,9 @@ def read_file(path: str) -> bytes:
 
 
 def _content(path: str) -> bytes:
-    fd, size = opened(path)
+    fd = opened(path)
     try:
+        size = checked_size(fd)
         data = os.read(fd, size + 1)
         return data if len(data) == size > 0 else read_rest(fd, data)
     finally:

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -29,7 +30,7 @@ from dist_loader.bad_samples.file import BadSample, BadSampleFile
 from dist_loader.bad_samples.policy import budget_in_samples, stand_ins
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError, TooManyBadSamples
 from dist_loader.index import Index
-from dist_loader.readers.source import read_file
+from dist_loader.readers.source import Source
 from dist_loader.sequence import ImageSequence
 from dist_loader.world import World
 
@@ -528,10 +529,10 @@ def test_whatever_is_no_readable_image_is_a_bad_sample(way, make, photos, tmp_pa
 
 
 def test_a_file_under_procfs_that_gives_no_size_is_read_to_its_end_and_no_further_than_the_most(monkeypatch):
-    assert read_file("/proc/self/status").startswith(b"Name:")
+    assert bytes(Source().read("/proc/self/status")).startswith(b"Name:")
     monkeypatch.setattr(dist_loader.readers.opening, "MOST_BYTES", 50)
     with pytest.raises(OSError, match="more than the 50 bytes that are read of one file"):
-        read_file("/proc/self/status")
+        Source().read("/proc/self/status")
 
 
 def test_a_wrong_suffix_is_no_fault(make, photos):
@@ -551,23 +552,24 @@ def test_permission_denied(make, photos):
 def failing(monkeypatch):
     """Lets a system call fail for some files, a number of times."""
 
-    def fail(call, number, times, code):
-        real, left = getattr(os, call), [times]
+    def fail(calls, number, times, code):
+        left = [times]
 
-        def failing(*args):
+        def failing(real, *args):
             of = Path(f"/proc/self/fd/{args[0]}").readlink() if isinstance(args[0], int) else args[0]
             if str(of).endswith(f"{number:02}.png") and left[0] > 0:
                 left[0] -= 1
                 raise OSError(code, os.strerror(code))
             return real(*args)
 
-        monkeypatch.setattr(os, call, failing)
+        for call in calls:
+            monkeypatch.setattr(os, call, partial(failing, getattr(os, call)))
 
     return fail
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG])
-@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize("call", [["open"], ["read", "readv", "preadv"]], ids=["open", "read"])
 def test_what_the_file_system_refuses_is_a_bad_sample(call, code, make, failing, tmp_path):
     failing(call, 3, 10**6, code)
     sequence = make(on_bad="weight0", shuffle=False, bad_file=tmp_path / "bad.jsonl")
@@ -580,14 +582,14 @@ def test_what_the_file_system_refuses_is_a_bad_sample(call, code, make, failing,
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EAGAIN])
-@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize("call", [["open"], ["read", "readv", "preadv"]], ids=["open", "read"])
 def test_what_passes_is_tried_again(call, code, make, failing):
     failing(call, 3, 2, code)
     assert shown(make(shuffle=False))[0][0] == list(range(8))
 
 
 def test_too_many_open_files_is_no_fault_of_a_sample(make, failing):
-    failing("open", 3, 10**6, errno.EMFILE)
+    failing(["open"], 3, 10**6, errno.EMFILE)
     with pytest.raises(SampleError, match="Too many open files"):
         make(on_bad="weight0", shuffle=False)[0]
 

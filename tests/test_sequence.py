@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -599,14 +600,15 @@ def test_fit_fails_by_name_and_goes_on_when_the_image_is_mended(photos, threads)
 
 
 def test_a_file_that_never_answers_is_a_timeout_that_names_it(photos, threads, monkeypatch):
-    stuck, answer, read = photos / "b" / "15.png", threading.Event(), os.read
+    stuck, answer = photos / "b" / "15.png", threading.Event()
 
-    def never(file, size):
+    def never(read, file, *args):
         if Path(f"/proc/self/fd/{file}").readlink() == stuck:  # as on a network file system whose server is gone
             answer.wait(60)
-        return read(file, size)
+        return read(file, *args)
 
-    monkeypatch.setattr(os, "read", never)
+    for call in ("read", "preadv"):
+        monkeypatch.setattr(os, call, partial(never, getattr(os, call)))
     sequence = ImageSequence(
         Index.from_directory(photos), SIZE, 5, 10, world=of(3, 4), shuffle=False, threads=1, timeout=0.3
     )

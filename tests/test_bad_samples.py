@@ -528,11 +528,18 @@ def test_whatever_is_no_readable_image_is_a_bad_sample(way, make, photos, tmp_pa
     assert reason in line["reason"]
 
 
-def test_a_file_under_procfs_that_gives_no_size_is_read_to_its_end_and_no_further_than_the_most(monkeypatch):
+def test_a_file_of_no_known_size_is_read_to_its_end_and_no_further_than_the_most(tmp_path, monkeypatch):
     assert bytes(Source().read("/proc/self/status")).startswith(b"Name:")
-    monkeypatch.setattr(dist_loader.readers.opening, "MOST_BYTES", 50)
-    with pytest.raises(OSError, match="more than the 50 bytes that are read of one file"):
-        Source().read("/proc/self/status")
+    fstat = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([*fstat(fd)[:6], 0, 0, 0, 0]))  # it grows
+    for length, most in ((300_000, 300_000), (4_000_000, 600_000)):
+        (tmp_path / "file").write_bytes(b"x" * length)
+        monkeypatch.setattr(dist_loader.readers.opening, "MOST_BYTES", most)
+        if length <= most:
+            assert bytes(Source().read(str(tmp_path / "file"))) == b"x" * length
+            continue
+        with pytest.raises(OSError, match="more than the 600000 bytes that are read of one file"):
+            Source().read(str(tmp_path / "file"))
 
 
 def test_a_wrong_suffix_is_no_fault(make, photos):

@@ -219,7 +219,7 @@ class _Pipeline:
         """Leave threads alone that decode for too long, and have others do their work; whether there were any."""
         given_up = False
         with self._changed:
-            overdue = clock.overdue()
+            overdue = [] if self._closed else clock.overdue()
             for thread in [thread for thread in self._threads if thread.ident in overdue]:
                 batch = self._at_work.get(thread.ident or 0)
                 path = None if batch is None else clock.give_up(thread.ident or 0)

@@ -1,0 +1,1 @@
+"""The command line: `dist-loader`. Arguments only; what is done with them is elsewhere."""

@@ -1,0 +1,66 @@
+"""What the launcher and its ranks tell each other: JSON objects, one a line, over TCP.
+
+A rank introduces itself with the launcher's secret, then says how its script ended. The launcher sends signals for the
+script. Each notices when the other is gone: the kernel ends a connection with its process, and TCP's keepalive ends it
+when the other's machine does not answer any more.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+VARIABLE = "DIST_LOADER_LAUNCHER"  # where the ranks learn the launcher's addresses and its secret
+LONGEST = 64 * 1024  # bytes of a line; whoever sends more is no rank
+
+
+def make_lively(connection: socket.socket) -> None:
+    """Have a connection fail within 12 s of its other end's machine being gone."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 4)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 12_000)  # what is sent and not acknowledged
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """One line."""
+    return json.dumps(message).encode() + b"\n"
+
+
+@dataclass
+class Inbox:
+    """Puts the pieces of a stream together to messages."""
+
+    rest: bytes = b""
+    broken: bool = field(default=False)
+
+    def feed(self, piece: bytes) -> list[dict[str, Any]]:
+        """The messages that are complete with this piece. What is no message breaks the inbox: it takes no more."""
+        *lines, self.rest = (self.rest + piece).split(b"\n")
+        found: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                message = None
+            if not isinstance(message, dict):
+                self.broken = True
+                return []
+            found.append(message)
+        self.broken = len(self.rest) > LONGEST
+        return found
+
+
+def address_text(secret: str, addresses: list[tuple[str, int]]) -> str:
+    """The launcher's secret and addresses, as one environment variable's value."""
+    return f"{secret}@{','.join(f'{host}:{port}' for host, port in addresses)}"
+
+
+def read_address(text: str) -> tuple[str, list[tuple[str, int]]]:
+    """The inverse of `address_text`."""
+    secret, _, listed = text.partition("@")
+    pairs = (entry.rpartition(":") for entry in listed.split(","))
+    return secret, [(host, int(port)) for host, _, port in pairs]

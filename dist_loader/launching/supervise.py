@@ -1,0 +1,149 @@
+"""Runs the launcher's process from its start to an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dist_loader.launching.keeper import Keeper, end_group
+from dist_loader.launching.signals import STOPPING, Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dist_loader.launching.switchboard import RankEnd, Switchboard
+
+SETTLING = 5.0  # seconds that the other ranks have to end by themselves when one has failed
+LEAVING = 10.0  # seconds beyond it, or beyond the grace period, that the launcher has for clearing up
+LAST_WORDS = 2.0  # seconds in which words of ranks may still arrive when the launcher's process has ended
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        code: the exit code that says so.
+        failure: the rank that failed first; None if none did.
+        stopped_by: the signal from outside that ended the job; None if none did.
+        seconds: how long it ran.
+    """
+
+    code: int
+    failure: RankEnd | None
+    stopped_by: signal.Signals | None
+    seconds: float
+
+
+def supervise(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    switchboard: Switchboard,
+    signals: Signals,
+    folder: str,
+    grace: float,
+    say: Callable[[str], None],
+) -> Ended:
+    """Start a job, hand signals on to its ranks, end all of it when one rank fails, and say how it ended.
+
+    Args:
+        command: the launcher with its arguments.
+        env: its environment.
+        switchboard: the connections to the ranks. Closed at the end.
+        signals: those that arrive at this process.
+        folder: for temporary files, removed with all that is in it at the end.
+        grace: seconds that ranks have to end after SIGTERM, SIGINT or SIGHUP from outside.
+        say: tells the user one line.
+    """
+    keeper = Keeper(folder, gentle=SETTLING)
+    process = None
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**env, "TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches the ranks through this process alone, and once
+        )
+        keeper.watch(process.pid)
+        return _follow(process, switchboard, signals, grace, say)
+    finally:
+        switchboard.close()
+        if process is not None:
+            end_group(process.pid, gentle=SETTLING)
+            process.wait()
+        keeper.done()
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    switchboard: Switchboard,
+    signals: Signals,
+    grace: float,
+    say: Callable[[str], None],
+) -> Ended:
+    started = time.monotonic()
+    stopped_by: signal.Signals | None = None
+    failure: RankEnd | None = None
+    deadline: float | None = None  # for the launcher's process to be gone
+    ended_at: float | None = None
+    with selectors.DefaultSelector() as selector:
+        selector.register(signals, selectors.EVENT_READ)
+        selector.register(switchboard, selectors.EVENT_READ)
+        while True:
+            selector.select(0.1 if ended_at or deadline else 1.0)
+            now = time.monotonic()
+            for number in signals.arrived():
+                if number not in STOPPING:
+                    switchboard.send({"signal": int(number)})
+                elif stopped_by is None:
+                    stopped_by, deadline = number, now + grace
+                    say(f"{number.name}: handed on to the ranks, which have {grace:g} s to end; again to end at once")
+                    switchboard.send({"signal": int(number)})
+                    if not switchboard.joined:  # nothing to wait for
+                        process.terminate()
+                else:
+                    say(f"{number.name}: again, so all ranks are ended at once")
+                    return Ended(128 + stopped_by, failure, stopped_by, now - started)
+            switchboard.listen()
+            if failure is None and (failure := switchboard.first_failure(now)) is not None:
+                say(f"{failure}, the first to fail" if stopped_by is None else str(failure))
+                if stopped_by is None:
+                    switchboard.send({"end": SETTLING})
+                    deadline = now + SETTLING + LEAVING
+            if ended_at is None and process.poll() is not None:
+                ended_at = now
+            if ended_at is not None and (not switchboard.running() or now > ended_at + LAST_WORDS):
+                if failure is None and (failure := switchboard.first_failure(now + 60)) and stopped_by is None:
+                    say(f"{failure}, the first to fail")
+                return _ended(process, switchboard, failure, stopped_by, now - started, say)
+            if deadline is not None and now > deadline and ended_at is None:
+                left = ", ".join(f"{rank} on {host}" for rank, host in sorted(switchboard.running().items()))
+                say(f"not ended in time, so ended now: {f'ranks {left}' if left else 'the launcher'}")
+                return _ended(process, switchboard, failure, stopped_by, now - started, say)
+
+
+def _ended(
+    process: subprocess.Popen[bytes],
+    switchboard: Switchboard,
+    failure: RankEnd | None,
+    stopped_by: signal.Signals | None,
+    seconds: float,
+    say: Callable[[str], None],
+) -> Ended:
+    if stopped_by is not None:
+        return Ended(128 + stopped_by, failure, stopped_by, seconds)
+    if failure is not None:
+        return Ended(failure.code, failure, None, seconds)
+    code = process.poll() or 0
+    code = code if code >= 0 else 128 - code
+    if code:
+        how = "before any rank had started" if not switchboard.joined else "though no rank had failed"
+        say(f"the launcher ended with exit code {code} {how}; what it says is above")
+    elif not switchboard.ended_well():
+        say(f"the launcher ended, and only {switchboard.joined} ranks were ever heard of")
+        code = 1
+    return Ended(code, None, None, seconds)

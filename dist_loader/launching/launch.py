@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dist_loader.launching.hosts import Host, Hosts
+    from dist_loader.launching.switchboard import RankEnd
 
 GOOD_RUN = 600.0  # seconds after which a failure counts as the first again
 USAGE = 2  # the exit code of what a restart cannot mend
@@ -98,6 +99,8 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
         while True:
             interfaces = request.interfaces or _common_interface(answers)
             ended = _run(command(job(ranks, usable, interfaces)), env, request, signals, usable, ranks, restarts)
+            if ended.failure is not None:  # the last word, behind what the launcher has to say about it
+                say(f"{ended.failure}, the first to fail{_log_of(ended.failure, request)}")
             failures = 1 if ended.seconds >= GOOD_RUN else failures + 1
             if not may_go_on(ended, failures, request.restarts):
                 return ended.code
@@ -197,9 +200,16 @@ def _run(
 ) -> Ended:
     say(f"$ {shlex.join(arguments)}")
     switchboard = Switchboard((host.name for host in hosts if not is_here(host.name)), ranks)
-    told = {**env, VARIABLE: switchboard.address(), "DIST_LOADER_RESTARTS": str(restarts)}
+    # horovodrun itself imports TensorFlow, whose start-up notes are no news.
+    told = {"TF_CPP_MIN_LOG_LEVEL": "2", **env, VARIABLE: switchboard.address(), "DIST_LOADER_RESTARTS": str(restarts)}
     folder = tempfile.mkdtemp(prefix="dist_loader-launch-")
     return supervise(arguments, told, switchboard, signals, folder, request.grace, say)
+
+
+def _log_of(failure: RankEnd, request: Request) -> str:
+    if request.log_dir is None:
+        return ""
+    return f"; what it wrote is in {Path(request.log_dir) / f'rank-{failure.rank}.log'}"
 
 
 def _size(launcher: Launcher, hosts: Sequence[Host], wish: Wish) -> int:

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from dist_loader.errors import ConfigError
 from dist_loader.launching.keeper import Keeper, end_with
 from dist_loader.launching.messages import VARIABLE, Inbox, encode, make_lively, read_address
+from dist_loader.launching.output import Relay
 from dist_loader.launching.signals import Signals
 from dist_loader.world import World
 
@@ -104,11 +105,14 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
     me = os.getpid()
     try:
         log = _log(options.log_dir, world.rank)
+        # Alone, the command has the terminal to itself. mpirun gives each rank a terminal that is none.
+        alone = world.launcher == "none" and sys.stdout.isatty()
+        output = log or (None if alone else subprocess.PIPE)
         child = subprocess.Popen(
             options.command,
             env=_environment(folder),
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=subprocess.STDOUT if log else output,
             process_group=0,  # the keeper ends all of it
             preexec_fn=lambda: end_with(me, signal.SIGKILL),  # noqa: PLW1509 - this process has one thread
         )
@@ -117,10 +121,13 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
         _tell(launcher, {"exit": 2, "seconds": 0.0})
         return _complain(f"rank {world.rank} on {socket.gethostname()}: cannot run {options.command[0]!r}: {error}", 2)
     keeper.watch(child.pid)
+    relays = [Relay(pipe, descriptor) for pipe, descriptor in ((child.stdout, 1), (child.stderr, 2)) if pipe]
     code = _watch(child, launcher, signals)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)  # what the command started and left behind
     seconds = time.monotonic() - started
+    for relay in relays:
+        relay.finish(5.0)
     _tell(launcher, {"exit": code, "seconds": seconds} if code >= 0 else {"signal": -code, "seconds": seconds})
     keeper.watch(0)
     keeper.done()

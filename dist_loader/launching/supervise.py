@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import signal
 import subprocess
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SETTLING = 5.0  # seconds that the other ranks have to end by themselves when one has failed
 LEAVING = 10.0  # seconds beyond it, or beyond the grace period, that the launcher has for clearing up
+STARTING = 300.0  # seconds until every rank must have called
 LAST_WORDS = 2.0  # seconds in which words of ranks may still arrive when the launcher's process has ended
 
 
@@ -69,12 +71,15 @@ def supervise(
             start_new_session=True,  # Ctrl-C reaches the ranks through this process alone, and once
         )
         keeper.watch(process.pid)
-        return _follow(process, switchboard, signals, grace, say)
+        ended = _follow(process, switchboard, signals, grace, say)
+        _end_now(process, switchboard)
+        return ended
     finally:
         switchboard.close()
         if process is not None:
             end_group(process.pid, gentle=SETTLING)
             process.wait()
+        keeper.watch(0)
         keeper.done()
 
 
@@ -85,16 +90,17 @@ def _follow(
     grace: float,
     say: Callable[[str], None],
 ) -> Ended:
+    """Until the launcher's process and all ranks have ended, or must be ended."""
     started = time.monotonic()
     stopped_by: signal.Signals | None = None
     failure: RankEnd | None = None
-    deadline: float | None = None  # for the launcher's process to be gone
+    deadline = started + STARTING
     ended_at: float | None = None
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
         selector.register(switchboard, selectors.EVENT_READ)
         while True:
-            selector.select(0.1 if ended_at or deadline else 1.0)
+            selector.select(0.1 if ended_at or deadline < math.inf else 1.0)
             now = time.monotonic()
             for number in signals.arrived():
                 if number not in STOPPING:
@@ -107,23 +113,33 @@ def _follow(
                         process.terminate()
                 else:
                     say(f"{number.name}: again, so all ranks are ended at once")
-                    return Ended(128 + stopped_by, failure, stopped_by, now - started)
+                    return Ended(128 + stopped_by, None, stopped_by, now - started)
             switchboard.listen()
-            if failure is None and (failure := switchboard.first_failure(now)) is not None:
-                say(f"{failure}, the first to fail" if stopped_by is None else str(failure))
-                if stopped_by is None:
+            if failure is None and stopped_by is None:
+                if switchboard.complete and deadline == started + STARTING:
+                    deadline = math.inf
+                if failure := switchboard.first_failure(now):
                     switchboard.send({"end": SETTLING})
                     deadline = now + SETTLING + LEAVING
             if ended_at is None and process.poll() is not None:
                 ended_at = now
-            if ended_at is not None and (not switchboard.running() or now > ended_at + LAST_WORDS):
-                if failure is None and (failure := switchboard.first_failure(now + 60)) and stopped_by is None:
-                    say(f"{failure}, the first to fail")
+            over = ended_at is not None and (not switchboard.running() or now > ended_at + LAST_WORDS)
+            if not over and ended_at is None and now > deadline:
+                over = True
+                if failure or stopped_by:
+                    say(f"not ended in time, so ended now: {switchboard.who_is_left() or 'the launcher'}")
+            if over:
+                failure = failure or switchboard.first_failure(now + LAST_WORDS)
                 return _ended(process, switchboard, failure, stopped_by, now - started, say)
-            if deadline is not None and now > deadline and ended_at is None:
-                left = ", ".join(f"{rank} on {host}" for rank, host in sorted(switchboard.running().items()))
-                say(f"not ended in time, so ended now: {f'ranks {left}' if left else 'the launcher'}")
-                return _ended(process, switchboard, failure, stopped_by, now - started, say)
+
+
+def _end_now(process: subprocess.Popen[bytes], switchboard: Switchboard) -> None:
+    """Have all ranks ended, and give the launcher's process the moment that it needs to notice."""
+    switchboard.send({"end": 0})
+    deadline = time.monotonic() + LAST_WORDS
+    while (switchboard.running() or process.poll() is None) and time.monotonic() < deadline:
+        time.sleep(0.02)
+        switchboard.listen()
 
 
 def _ended(
@@ -134,8 +150,11 @@ def _ended(
     seconds: float,
     say: Callable[[str], None],
 ) -> Ended:
+    if process.poll() is None and stopped_by is None and failure is None:
+        say(f"only {switchboard.joined} ranks were started within {STARTING:g} s")
+        return Ended(1, None, None, seconds)
     if stopped_by is not None:
-        return Ended(128 + stopped_by, failure, stopped_by, seconds)
+        return Ended(128 + stopped_by, None, stopped_by, seconds)
     if failure is not None:
         return Ended(failure.code, failure, None, seconds)
     code = process.poll() or 0

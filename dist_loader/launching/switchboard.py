@@ -89,6 +89,16 @@ class Switchboard:
         """How many ranks have called so far."""
         return len(self._joined)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every rank has called."""
+        return len(self._joined) == self._ranks
+
+    def who_is_left(self) -> str:
+        """The ranks that are still running, in words; empty if there is none."""
+        left = [f"{rank} on {host}" for rank, host in sorted(self.running().items())]
+        return f"ranks {', '.join(left)}" if left else ""
+
     def running(self) -> dict[int, str]:
         """The ranks that have called and not ended, with their hosts."""
         return {line.rank: line.host for line in self._lines.values() if line.rank is not None}

@@ -6,7 +6,8 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from dist_loader.launching.launch import Request, launch
+from dist_loader.launching.choose import Request
+from dist_loader.launching.launch import launch
 from dist_loader.launching.sizing import Wish
 
 if TYPE_CHECKING:

@@ -61,17 +61,18 @@ def ask(hosts: Iterable[str], env: Mapping[str, str], bound: float = BOUND) -> d
         )
         for host in hosts
     }
-    answers = {}
-    for host, process in running.items():
-        try:
-            out, err = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            answers[host] = Answer(problem=f"{host} did not answer within {bound:g} s; try: ssh {host} true")
-        else:
-            answers[host] = read(host, process.returncode, out, err)
-    return answers
+    while time.monotonic() < deadline and any(process.poll() is None for process in running.values()):
+        time.sleep(0.02)
+    return {host: _heard(host, process, bound) for host, process in running.items()}
+
+
+def _heard(host: str, process: subprocess.Popen[str], bound: float) -> Answer:
+    if process.poll() is None:
+        process.kill()
+        process.communicate()
+        return Answer(problem=f"{host} did not answer within {bound:g} s; try: ssh {host} true")
+    out, err = process.communicate()
+    return read(host, process.returncode, out, err)
 
 
 def read(host: str, code: int, out: str, err: str) -> Answer:

@@ -196,6 +196,8 @@ def _end(rank: int, host: str, message: dict[str, Any], now: float) -> RankEnd:
         number = int(message["signal"])
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         hint = "; out of memory, or killed by hand" if number == signal.SIGKILL else ""
+        # SIGTERM is what launchers send when they have seen another rank, or a host, go.
+        now += LOST if number == signal.SIGTERM else 0.0
         return RankEnd(rank, host, 128 + number, f"was ended by {name} after {seconds:.1f} s{hint}", now)
     code = int(message.get("exit", 1))
     return RankEnd(rank, host, code, f"ended with exit code {code} after {seconds:.1f} s", now)

@@ -1,0 +1,171 @@
+"""A job from its start to its end, with a launcher that only starts processes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dist_loader.cli.main import main
+from tests.launching.jobs import Job
+
+Programs = Callable[..., dict[str, str]]
+
+SCRIPT = """
+import json, os, signal, sys, time
+rank, restarts = os.environ["OMPI_COMM_WORLD_RANK"], os.environ["DIST_LOADER_RESTARTS"]
+print(f"rank {rank}", f"start {restarts}", json.dumps(sys.argv[1:]))
+how = sys.argv[1]
+if how == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if how == "saves":
+    signal.signal(signal.SIGTERM, lambda *_: (print("saved", rank), sys.exit(143)))
+    signal.signal(signal.SIGUSR1, lambda *_: print("told", rank))
+if how in ("deaf", "saves", "sleeps"):
+    open(os.path.join(os.environ["TMPDIR"], "left"), "w").close()
+    print("ready")
+    time.sleep(60)
+if rank == "1" and (how == "always" or restarts == "0"):
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how in ("once", "always"):
+        sys.exit(int(sys.argv[2]))
+if how != "fine":
+    time.sleep(60 if restarts == "0" else 0)
+"""
+
+
+@pytest.fixture
+def start(programs: Programs, tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    jobs = []
+
+    def job(*arguments: str, options: tuple[str, ...] = (), with_launcher: str = "mpirun") -> Job:
+        command = ["launch", "-np", "2", "--oversubscribe", "--with", with_launcher, *options, "script.py", *arguments]
+        jobs.append(Job(command, programs(), tmp_path))
+        return jobs[-1]
+
+    yield job
+    for each in jobs:
+        each.end()
+
+
+def test_the_first_that_fails_is_named_and_its_code_is_the_jobs(start: Callable[..., Job]) -> None:
+    ended = start("always", "7").wait()
+    assert ended.code == 7
+    assert re.search(
+        r"^dist-loader: rank 1 on \S+ ended with exit code 7 after 0\.\d s, the first to fail$", ended.err, re.M
+    )
+    assert ended.left() == []
+
+
+def test_a_rank_that_dies_by_a_signal(start: Callable[..., Job]) -> None:
+    ended = start("killed", options=("--log-dir", "logs")).wait()
+    assert ended.code == 128 + signal.SIGKILL
+    assert re.search(r"rank 1 on \S+ was ended by SIGKILL .* what it wrote is in logs/rank-1.log", ended.err)
+    assert (ended.folder / "logs" / "rank-1.log").read_text().startswith('rank 1 start 0 ["killed"]')
+    assert ended.out == ""
+    assert ended.left() == []
+
+
+def test_arguments_are_not_touched(start: Callable[..., Job]) -> None:
+    given = ["fine", "a b", "'\"", "", "--", "-np", "9", ":", "x\ny", "$HOME", "--dry-run"]
+    ended = start(*given).wait()
+    assert (ended.code, ended.left()) == (0, [])
+    assert [json.loads(line[line.index("[") :]) for line in ended.out.splitlines()] == [given, given]
+
+
+def test_a_signal_from_outside_is_handed_on(start: Callable[..., Job]) -> None:
+    job = start("saves", options=("--restarts", "3"))
+    job.wait_for("ready", times=2)
+    job.send(signal.SIGUSR1)
+    job.wait_for("told", times=2)
+    job.send(signal.SIGTERM)
+    ended = job.wait()
+    assert (ended.code, ended.left()) == (143, [])
+    assert ended.out.count("saved") == 2
+    assert "starting again" not in ended.err
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_ranks_that_do_not_listen(start: Callable[..., Job], again: bool) -> None:
+    job = start("deaf", options=("--grace", "30" if again else "0.3"))
+    job.wait_for("ready", times=2)
+    job.send(signal.SIGTERM)
+    if again:
+        job.wait_for("SIGTERM: handed on", err=True)
+        job.send(signal.SIGTERM)
+    ended = job.wait()
+    assert (ended.code, ended.left()) == (143, [])
+    assert ("not ended in time" in ended.err) == (not again)
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(start: Callable[..., Job]) -> None:
+    job = start("sleeps")
+    job.wait_for("ready", times=2)
+    job.send(signal.SIGKILL)
+    ended = job.wait()
+    deadline = time.monotonic() + 15
+    while ended.left() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended.left() == []
+
+
+def test_a_restart_goes_on(start: Callable[..., Job]) -> None:
+    ended = start("once", "5", options=("--restarts", "2", "--log-dir", "logs")).wait()
+    assert (ended.code, ended.left()) == (0, [])
+    assert ended.err.count("starting again") == 1
+    log = (ended.folder / "logs" / "rank-1.log").read_text()
+    assert ("start 0" in log, "start 1" in log, "start 2" in log) == (True, True, False)
+
+
+@pytest.mark.parametrize(("code", "starts"), [(5, 2), (2, 1)])
+def test_restarts_are_counted_and_not_for_what_they_cannot_mend(
+    start: Callable[..., Job], code: int, starts: int
+) -> None:
+    ended = start("always", str(code), options=("--restarts", "1")).wait()
+    assert ended.code == code
+    assert ended.err.count("dist-loader: $ ") == starts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-np", "3", "-H", "localhost:2", "script.py"], "3 ranks do not fit into 2 slots"),
+        (["-H", "localhost:x", "script.py"], "no number of ranks"),
+        (["-H", "refused:2", "script.py"], "refused cannot be reached"),
+        (["-H", "bare:2", "script.py"], "bare has no dist_loader"),
+        (["missing.py"], "no script 'missing.py'"),
+        (["nosuchprogram"], "neither a script"),
+        (["--with", "local", "-np", "2", "script.py"], "one process"),
+        (["--with", "mpirun", "--gloo", "script.py"], "--gloo needs --with horovodrun"),
+        (["--with", "srun", "script.py"], "srun is neither on PATH"),
+        (["-np", "0", "script.py"], "at least 1"),
+        (["--grace", "soon", "script.py"], "seconds"),
+        ([], "SCRIPT is missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    programs: Programs,
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "script.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for name, value in programs().items():
+        monkeypatch.setenv(name, value)
+    try:
+        code = main(["launch", *arguments])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    *usage, line = capfd.readouterr().err.splitlines()
+    assert says in line
+    assert all(each.startswith("usage:") for each in usage)

@@ -85,7 +85,8 @@ def test_nothing_is_left_of_a_killed_launcher(start: Callable[..., Job], launche
 
 TWO_HOSTS = """
 cd "$1"
-mh on hostA "$2" -m dist_loader launch --with mpirun -H $MH_H --restarts 2 --min-np 1 "$3" loses 'a b' : >out 2>err & job=$!
+launch=(-m dist_loader launch --with mpirun -H "$MH_H" --restarts 2 --min-np 1)
+mh on hostA "$2" "${launch[@]}" "$3" loses 'a b' : >out 2>err & job=$!
 for ((n = 0; n < 600; n++)); do (($(grep -c ready out) == 2)) && break; sleep 0.1; done
 began=$(date +%s)
 mh link hostB down

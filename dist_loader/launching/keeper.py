@@ -8,19 +8,20 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
 
 class Keeper:
-    """Waits, as a process of its own, for the one that made it to end; then ends a process group and removes a folder.
+    """Waits, as a process of its own, for the one that made it to end; then ends a session and removes a folder.
 
     A pipe tells it: the kernel closes that with the process, however it ended. The keeper belongs to another session,
-    so that a signal to its maker's process group does not reach it.
+    so that what ends its maker does not reach it.
 
     Args:
         folder: what to remove.
-        gentle: seconds between asking the process group to end (SIGTERM) and making it (SIGKILL).
+        gentle: seconds between asking the session to end (SIGTERM) and making it (SIGKILL).
     """
 
     def __init__(self, folder: str, gentle: float) -> None:
@@ -31,9 +32,9 @@ class Keeper:
             _keep(reading, folder, gentle)
         os.close(reading)
 
-    def watch(self, group: int) -> None:
-        """Name the process group to end. May be called again, for the one that runs now; 0 for none."""
-        os.write(self._writing, f"{group}\n".encode())
+    def watch(self, session: int) -> None:
+        """Name the session to end. May be called again, for the one that runs now; 0 for none."""
+        os.write(self._writing, f"{session}\n".encode())
 
     def done(self) -> None:
         """Tell it that this is the end, and wait until it has done its work."""
@@ -61,25 +62,41 @@ def _keep(reading: int, folder: str, gentle: float) -> None:
         heard = b""
         while piece := os.read(reading, 4096):
             heard += piece
-        groups = heard.split()
-        if groups and int(groups[-1]):
-            end_group(int(groups[-1]), gentle)
+        sessions = heard.split()
+        if sessions and int(sessions[-1]):
+            end_session(int(sessions[-1]), gentle)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(0)
 
 
-def end_group(group: int, gentle: float) -> None:
-    """Ask the processes of a group to end, and make them after some seconds."""
+def end_session(session: int, gentle: float) -> None:
+    """Ask the processes of a session to end, and make them after some seconds.
+
+    A session, for mpirun and others put what they start into process sessions of their own.
+    """
     for number, seconds in ((signal.SIGTERM, gentle), (signal.SIGKILL, 2.0)):
         deadline = time.monotonic() + seconds
-        try:
-            os.killpg(group, number)
-            while time.monotonic() < deadline:
-                os.killpg(group, 0)
-                time.sleep(0.05)
-        except (ProcessLookupError, PermissionError):
+        for process in _processes_of(session):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, number)
+        while _processes_of(session):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
+        else:
             return
+
+
+def _processes_of(session: int) -> list[int]:
+    """The processes of a session that run (proc(5): state, parent, group and session stand behind the name)."""
+    found = []
+    for process in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - numbers, not paths
+        with contextlib.suppress(OSError):
+            state, _, _, its, *_ = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            if int(its) == session and state not in "ZX":
+                found.append(int(process))
+    return found
 
 
 def end_with(parent: int, number: signal.Signals) -> None:

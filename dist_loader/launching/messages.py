@@ -16,13 +16,19 @@ VARIABLE = "DIST_LOADER_LAUNCHER"  # where the ranks learn the launcher's addres
 LONGEST = 64 * 1024  # bytes of a line; whoever sends more is no rank
 
 
-def make_lively(connection: socket.socket) -> None:
-    """Have a connection fail within 10 s of its other end's machine being gone, which is before mpirun notices."""
+# Seconds without a sign of life from the machine at the other end. mpirun itself takes 11 (`commands.KEEPALIVE`): the
+# launcher knows before, and can say who was lost; the ranks after, when mpirun's helper beside them has ended by itself.
+LAUNCHER_WAITS = 9
+RANK_WAITS = 16
+
+
+def make_lively(connection: socket.socket, seconds: int) -> None:
+    """Have a connection fail when its other end's machine has not answered for some seconds, at least 7."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds - 6)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9_000)  # what is sent and not acknowledged
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds)  # what is sent and not taken
 
 
 def encode(message: dict[str, Any]) -> bytes:

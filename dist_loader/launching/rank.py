@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dist_loader.errors import ConfigError
-from dist_loader.launching.keeper import Keeper, end_with
-from dist_loader.launching.messages import VARIABLE, Inbox, encode, make_lively, read_address
+from dist_loader.launching.keeper import Keeper, end_session, end_with
+from dist_loader.launching.messages import RANK_WAITS, VARIABLE, Inbox, encode, make_lively, read_address
 from dist_loader.launching.output import Relay
 from dist_loader.launching.signals import Signals
 from dist_loader.world import World
@@ -91,7 +91,7 @@ def _connect(world: World) -> socket.socket | None:
         except OSError as error:
             failures.append(f"{address[0]}:{address[1]} ({error.strerror or error})")
             continue
-        make_lively(connection)
+        make_lively(connection, RANK_WAITS)
         me = {"rank": world.rank, "size": world.size, "host": socket.gethostname(), "pid": os.getpid()}
         connection.sendall(encode({"secret": secret, **me}))
         return connection
@@ -113,7 +113,7 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
             env=_environment(folder),
             stdout=output,
             stderr=subprocess.STDOUT if log else output,
-            process_group=0,  # the keeper ends all of it
+            start_new_session=True,  # so that the keeper finds all of it
             preexec_fn=lambda: end_with(me, signal.SIGKILL),  # noqa: PLW1509 - this process has one thread
         )
     except OSError as error:
@@ -123,8 +123,7 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
     keeper.watch(child.pid)
     relays = [Relay(pipe, descriptor) for pipe, descriptor in ((child.stdout, 1), (child.stderr, 2)) if pipe]
     code = _watch(child, launcher, signals)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)  # what the command started and left behind
+    end_session(child.pid, gentle=0.0)  # what the command started and left behind
     seconds = time.monotonic() - started
     for relay in relays:
         relay.finish(5.0)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dist_loader.launching.keeper import Keeper, end_group
+from dist_loader.launching.keeper import Keeper, end_session
 from dist_loader.launching.signals import STOPPING, Signals
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def supervise(
     finally:
         switchboard.close()
         if process is not None:
-            end_group(process.pid, gentle=SETTLING)
+            end_session(process.pid, gentle=SETTLING)
             process.wait()
         keeper.watch(0)
         keeper.done()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dist_loader.launching.machine import address_towards
-from dist_loader.launching.messages import Inbox, address_text, encode, make_lively
+from dist_loader.launching.messages import LAUNCHER_WAITS, Inbox, address_text, encode, make_lively
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +140,7 @@ class Switchboard:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
-            make_lively(connection)
+            make_lively(connection, LAUNCHER_WAITS)
             self._lines[connection] = _Line(connection)
             self._selector.register(connection, selectors.EVENT_READ)
 

@@ -93,9 +93,10 @@ mh link hostB down
 while (($(date +%s) - began < 20)) && ! grep -q "was lost" err; do sleep 0.1; done
 echo $(($(date +%s) - began)) >noticed
 wait $job; echo $? >code
-sleep 1
-for host in $MH_HOSTS; do mh on $host ps -eo args; done | grep [l]aunched.py >left
-exit 0
+for ((n = 0; n < 100; n++)); do
+    for host in $MH_HOSTS; do mh on $host ps -eo args; done | grep -E '[l]aunched.py|[o]rted' >left || exit 0
+    sleep 0.2
+done
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
             callers = [host.name for host in start.hosts if host.name in away]
             ended = _run(arguments, {**env, "DIST_LOADER_RESTARTS": str(restarts)}, request, signals, callers, start)
             failures = 1 if ended.seconds >= GOOD_RUN else failures + 1
-            if not may_go_on(ended, failures, request.restarts):
+            if not may_go_on(ended, failures, request.restarts, hosts.allocated):
                 return ended.code
             again = _wait(request, sized, first, failures, signals, lambda: ask(to_ask, env))
             if isinstance(again, int):
@@ -145,9 +146,13 @@ def _wait(
     return 0
 
 
-def may_go_on(ended: Ended, failures: int, restarts: int) -> bool:
-    """Whether a job is started again. Not after success, a signal from outside, or what is the user's to mend."""
-    return ended.code not in (0, USAGE) and ended.stopped_by is None and failures <= restarts
+def may_go_on(ended: Ended, failures: int, restarts: int, allocated: bool) -> bool:
+    """Whether a job is started again. Not after success, a signal from outside, or what is the user's to mend.
+
+    A batch system that takes its hosts back sends SIGTERM to the ranks themselves.
+    """
+    final = (0, USAGE, 128 + signal.SIGTERM) if allocated else (0, USAGE)
+    return ended.code not in final and ended.stopped_by is None and failures <= restarts
 
 
 def say(line: str) -> None:

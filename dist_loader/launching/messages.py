@@ -16,8 +16,8 @@ VARIABLE = "DIST_LOADER_LAUNCHER"  # where the ranks learn the launcher's addres
 LONGEST = 64 * 1024  # bytes of a line; whoever sends more is no rank
 
 
-# Seconds without a sign of life from the machine at the other end. mpirun itself takes 11 (`commands.KEEPALIVE`): the
-# launcher knows before, and can say who was lost; the ranks after, when mpirun's helper beside them has ended by itself.
+# Seconds without a sign of life from the machine at the other end. mpirun itself takes 11 (`commands.KEEPALIVE`).
+# The launcher knows before, to say who was lost; the ranks after, when mpirun's helper beside them has ended by itself.
 LAUNCHER_WAITS = 9
 RANK_WAITS = 16
 

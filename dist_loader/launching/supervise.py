@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SETTLING = 5.0  # seconds that the other ranks have to end by themselves when one has failed
 LEAVING = 10.0  # seconds beyond it, or beyond the grace period, that the launcher has for clearing up
 STARTING = 300.0  # seconds until every rank must have called
+ONCE = 1.0  # seconds in which signals count as one: timeout(1) and batch systems send to a process and to its group
 LAST_WORDS = 2.0  # seconds in which words of ranks may still arrive when the launcher's process has ended
 
 
@@ -96,6 +97,7 @@ def _follow(
     failure: RankEnd | None = None
     deadline = started + STARTING
     ended_at: float | None = None
+    again_from = math.inf  # from when on another signal means at once
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
         selector.register(switchboard, selectors.EVENT_READ)
@@ -106,12 +108,12 @@ def _follow(
                 if number not in STOPPING:
                     switchboard.send({"signal": int(number)})
                 elif stopped_by is None:
-                    stopped_by, deadline = number, now + grace
+                    stopped_by, deadline, again_from = number, now + grace, now + ONCE
                     say(f"{number.name}: handed on to the ranks, which have {grace:g} s to end; again to end at once")
                     switchboard.send({"signal": int(number)})
                     if not switchboard.joined:  # nothing to wait for
                         process.terminate()
-                else:
+                elif now > again_from:
                     say(f"{number.name}: again, so all ranks are ended at once")
                     return Ended(128 + stopped_by, None, stopped_by, now - started)
             switchboard.listen()
@@ -129,7 +131,9 @@ def _follow(
                 if failure or stopped_by:
                     say(f"not ended in time, so ended now: {switchboard.who_is_left() or 'the launcher'}")
             if over:
-                failure = failure or switchboard.first_failure(now + LAST_WORDS)
+                # Ranks whose launcher was killed were ended for that.
+                killed = (process.poll() or 0) < 0 and failure is None
+                failure = None if killed else failure or switchboard.first_failure(now + LAST_WORDS)
                 return _ended(process, switchboard, failure, stopped_by, now - started, say)
 
 
@@ -158,7 +162,9 @@ def _ended(
     if failure is not None:
         return Ended(failure.code, failure, None, seconds)
     code = process.poll() or 0
-    code = code if code >= 0 else 128 - code
+    if code < 0:
+        say(f"the launcher itself was ended by {signal.Signals(-code).name}")
+        return Ended(128 - code, None, None, seconds)
     if code:
         how = "before any rank had started" if not switchboard.joined else "though no rank had failed"
         say(f"the launcher ended with exit code {code} {how}; what it says is above")

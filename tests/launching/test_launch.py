@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from dist_loader.cli.main import main
-from tests.launching.jobs import Job
+from dist_loader.launching.launch import may_go_on
+from dist_loader.launching.supervise import Ended
+from tests.launching.jobs import Job, processes
 
 Programs = Callable[..., dict[str, str]]
 
@@ -98,7 +102,10 @@ def test_ranks_that_do_not_listen(start: Callable[..., Job], again: bool) -> Non
     job.wait_for("ready", times=2)
     job.send(signal.SIGTERM)
     if again:
+        job.send(signal.SIGTERM)  # by two ways, which counts once
         job.wait_for("SIGTERM: handed on", err=True)
+        time.sleep(1.1)
+        assert job.process.poll() is None
         job.send(signal.SIGTERM)
     ended = job.wait()
     assert (ended.code, ended.left()) == (143, [])
@@ -114,6 +121,49 @@ def test_nothing_is_left_when_the_launcher_is_killed(start: Callable[..., Job]) 
     while ended.left() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ended.left() == []
+
+
+def test_a_rank_is_killed_with_the_process_that_watches_over_it(start: Callable[..., Job]) -> None:
+    job = start("sleeps")
+    job.wait_for("ready", times=2)
+    rank = f"{sys.executable} -m dist_loader.launching.rank"
+    watching = [int(line.split()[0]) for line in processes(job.mark) if line.split(" ", 1)[1].startswith(rank)]
+    os.kill(min(watching), signal.SIGKILL)  # the others are mostly their keepers, which were forked from them
+    ended = job.wait()
+    assert ended.code == 137
+    assert "was killed, with the process that watched over it" in ended.err
+    assert ended.left() == []
+
+
+def test_a_launcher_that_is_killed_is_said_to_be(start: Callable[..., Job]) -> None:
+    job = start("sleeps")
+    job.wait_for("ready", times=2)
+    mpirun = [int(line.split()[0]) for line in processes(job.mark) if "bin/mpirun --bind-to" in line]
+    os.kill(min(mpirun), signal.SIGKILL)
+    ended = job.wait()
+    assert ended.code == 137
+    assert "the launcher itself was ended by SIGKILL" in ended.err
+    assert ended.left() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped_by", "failures", "allocated", "again"),
+    [
+        (1, None, 1, False, True),
+        (1, None, 2, False, True),
+        (1, None, 3, False, False),
+        (0, None, 1, False, False),
+        (2, None, 1, False, False),
+        (143, signal.SIGTERM, 1, False, False),
+        (143, None, 1, False, True),  # one host is taken back
+        (143, None, 1, True, False),  # all of them are
+        (137, None, 1, True, True),
+    ],
+)
+def test_when_a_job_is_started_again(
+    code: int, stopped_by: signal.Signals | None, failures: int, allocated: bool, again: bool
+) -> None:
+    assert may_go_on(Ended(code, None, stopped_by, 1.0), failures, 2, allocated) == again
 
 
 def test_a_restart_goes_on(start: Callable[..., Job]) -> None:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dist_loader.errors import ConfigError
@@ -34,6 +34,7 @@ def after(arguments: list[str], flag: str) -> list[str]:
 
 
 @given(scripts)
+@example(["train.py", ":"])
 def test_arguments_reach_the_script_as_they_are(script: list[str]) -> None:
     whole = rank_command("python", script, "a log")
     assert whole[:3] == ("python", "-m", "dist_loader.launching.rank")

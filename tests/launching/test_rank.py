@@ -1,0 +1,80 @@
+"""The process over a rank, with a launcher that only listens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dist_loader.launching.messages import VARIABLE, address_text, encode
+from tests.launching.conftest import ROOT
+
+SLEEPS = "import time; print('ready', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        yield listening
+
+
+def rank(folder: Path, address: str, code: str) -> subprocess.Popen[str]:
+    place = {f"OMPI_COMM_WORLD_{name}": "1" for name in ("RANK", "LOCAL_RANK")}
+    place |= {f"OMPI_COMM_WORLD_{name}": "2" for name in ("SIZE", "LOCAL_SIZE")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "dist_loader.launching.rank", "--", sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), VARIABLE: address, **place},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def introduced(listener: socket.socket) -> tuple[socket.socket, dict[str, object]]:
+    connection, _ = listener.accept()
+    connection.settimeout(20)
+    return connection, json.loads(connection.makefile().readline())
+
+
+def test_it_introduces_itself_takes_signals_and_tells_the_end(listener: socket.socket, tmp_path: Path) -> None:
+    address = address_text("secret", [("127.0.0.1", 1), listener.getsockname()])  # nobody is at the first
+    watched = rank(tmp_path, address, f"import os; assert {VARIABLE!r} not in os.environ; {SLEEPS}")
+    connection, said = introduced(listener)
+    assert (said["secret"], said["rank"], said["size"], said["pid"]) == ("secret", 1, 2, watched.pid)
+    assert watched.stdout.readline() == "ready\n"
+    connection.sendall(encode({"signal": int(signal.SIGTERM)}))
+    told = json.loads(connection.makefile().readline())
+    assert told["signal"] == signal.SIGTERM
+    watched.communicate(timeout=20)
+    assert (watched.returncode, list(tmp_path.iterdir())) == (143, [])
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_it_ends_the_script_when_the_launcher_is_gone(listener: socket.socket, tmp_path: Path, deaf: bool) -> None:
+    """In 5 s at most, so the deaf one is asked more firmly."""
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " if deaf else ""
+    watched = rank(tmp_path, address_text("secret", [listener.getsockname()]), f"{ignore}{SLEEPS}")
+    connection, _ = introduced(listener)
+    assert watched.stdout.readline() == "ready\n"
+    if deaf:
+        connection.sendall(encode({"end": 0.1}))
+    else:
+        connection.close()
+    watched.communicate(timeout=20)
+    assert (watched.returncode, list(tmp_path.iterdir())) == (137 if deaf else 143, [])
+
+
+def test_without_its_launcher_it_does_not_start(tmp_path: Path) -> None:
+    watched = rank(tmp_path, address_text("secret", [("127.0.0.1", 1)]), SLEEPS)
+    out, err = watched.communicate(timeout=20)
+    assert (watched.returncode, out) == (1, "")
+    assert "dist-loader: rank 1 on " in err
+    assert "cannot reach the launcher at 127.0.0.1:1 (Connection refused)" in err

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,21 +39,24 @@ def rank(folder: Path, address: str, code: str) -> subprocess.Popen[str]:
     )
 
 
-def introduced(listener: socket.socket) -> tuple[socket.socket, dict[str, object]]:
+@contextmanager
+def introduced(listener: socket.socket) -> Iterator[tuple[socket.socket, Callable[[], dict[str, object]]]]:
+    """The connection of a rank, and what reads its next words."""
     connection, _ = listener.accept()
     connection.settimeout(20)
-    return connection, json.loads(connection.makefile().readline())
+    with connection, connection.makefile() as lines:
+        yield connection, lambda: json.loads(lines.readline())
 
 
 def test_it_introduces_itself_takes_signals_and_tells_the_end(listener: socket.socket, tmp_path: Path) -> None:
     address = address_text("secret", [("127.0.0.1", 1), listener.getsockname()])  # nobody is at the first
     watched = rank(tmp_path, address, f"import os; assert {VARIABLE!r} not in os.environ; {SLEEPS}")
-    connection, said = introduced(listener)
-    assert (said["secret"], said["rank"], said["size"], said["pid"]) == ("secret", 1, 2, watched.pid)
-    assert watched.stdout.readline() == "ready\n"
-    connection.sendall(encode({"signal": int(signal.SIGTERM)}))
-    told = json.loads(connection.makefile().readline())
-    assert told["signal"] == signal.SIGTERM
+    with introduced(listener) as (connection, hear):
+        said = hear()
+        assert (said["secret"], said["rank"], said["size"], said["pid"]) == ("secret", 1, 2, watched.pid)
+        assert watched.stdout.readline() == "ready\n"
+        connection.sendall(encode({"signal": int(signal.SIGTERM)}))
+        assert hear()["signal"] == signal.SIGTERM
     watched.communicate(timeout=20)
     assert (watched.returncode, list(tmp_path.iterdir())) == (143, [])
 
@@ -62,12 +66,12 @@ def test_it_ends_the_script_when_the_launcher_is_gone(listener: socket.socket, t
     """In 5 s at most, so the deaf one is asked more firmly."""
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " if deaf else ""
     watched = rank(tmp_path, address_text("secret", [listener.getsockname()]), f"{ignore}{SLEEPS}")
-    connection, _ = introduced(listener)
-    assert watched.stdout.readline() == "ready\n"
-    if deaf:
-        connection.sendall(encode({"end": 0.1}))
-    else:
-        connection.close()
+    with introduced(listener) as (connection, hear):
+        hear()
+        assert watched.stdout.readline() == "ready\n"
+        if deaf:
+            connection.sendall(encode({"end": 0.1}))
+            assert hear()["signal"] == signal.SIGKILL
     watched.communicate(timeout=20)
     assert (watched.returncode, list(tmp_path.iterdir())) == (137 if deaf else 143, [])
 

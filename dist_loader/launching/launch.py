@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,11 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
             say(f"$ {shlex.join(command_for(start.ranks, start.hosts, interfaces))}")
             arguments = command_for(start.ranks, start.hosts, interfaces, *TOLD)
             callers = [host.name for host in start.hosts if host.name in away]
-            ended = _run(arguments, {**env, "DIST_LOADER_RESTARTS": str(restarts)}, request, signals, callers, start)
-            failures = 1 if ended.seconds >= GOOD_RUN else failures + 1
+            told = {**env, "DIST_LOADER_RESTARTS": str(restarts)}
+            more = partial(_could_grow, start, sized, first, request, env) if start.ranks < first else None
+            ended = _run(arguments, told, request, signals, callers, start, more)
+            if not ended.for_more:
+                failures = 1 if ended.seconds >= GOOD_RUN else failures + 1
             if not may_go_on(ended, failures, request.restarts, hosts.allocated):
                 return ended.code
             again = _wait(request, sized, first, failures, signals, lambda: ask(to_ask, env))
@@ -146,12 +150,22 @@ def _wait(
     return 0
 
 
+def _could_grow(start: _Start, hosts: Sequence[Host], first: int, request: Request, env: Mapping[str, str]) -> bool:
+    """Whether hosts that were missed answer again, and the job can have more ranks with them."""
+    missed = [host for host in hosts if host not in start.hosts]
+    answers = ask([host.name for host in missed], env, bound=3.0)  # signals to the job wait for it
+    back = [host for host in missed if not answers[host.name].problem]
+    return (next_size([*start.hosts, *back], first, request.wish) or 0) > start.ranks
+
+
 def may_go_on(ended: Ended, failures: int, restarts: int, allocated: bool) -> bool:
     """Whether a job is started again. Not after success, a signal from outside, or what is the user's to mend.
 
     A batch system that takes its hosts back sends SIGTERM to the ranks themselves.
     """
     final = (0, USAGE, 128 + signal.SIGTERM) if allocated else (0, USAGE)
+    if ended.for_more:
+        return True
     return ended.code not in final and ended.stopped_by is None and failures <= restarts
 
 
@@ -167,12 +181,13 @@ def _run(
     signals: Signals,
     callers: Sequence[str],
     start: _Start,
+    more_hosts: Callable[[], bool] | None,
 ) -> Ended:
     switchboard = Switchboard(callers, start.ranks)
     # horovodrun itself imports TensorFlow, whose start-up notes are no news.
     told = {"TF_CPP_MIN_LOG_LEVEL": "2", **env, VARIABLE: switchboard.address()}
     folder = tempfile.mkdtemp(prefix="dist_loader-launch-")
-    ended = supervise(arguments, told, switchboard, signals, folder, request.grace, say)
+    ended = supervise(arguments, told, switchboard, signals, folder, request.grace, say, more_hosts)
     if ended.failure is not None:  # the last word, behind what the launcher has to say about it
         say(f"{ended.failure}, the first to fail{_log_of(ended.failure, request)}")
     return ended

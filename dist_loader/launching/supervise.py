@@ -34,12 +34,14 @@ class Ended:
         failure: the rank that failed first; None if none did.
         stopped_by: the signal from outside that ended the job; None if none did.
         seconds: how long it ran.
+        for_more: it was ended with SIGTERM by this program, to be started again on more hosts.
     """
 
     code: int
     failure: RankEnd | None
     stopped_by: signal.Signals | None
     seconds: float
+    for_more: bool = False
 
 
 def supervise(
@@ -50,6 +52,8 @@ def supervise(
     folder: str,
     grace: float,
     say: Callable[[str], None],
+    more_hosts: Callable[[], bool] | None = None,
+    ask_every: float = 60.0,
 ) -> Ended:
     """Start a job, hand signals on to its ranks, end all of it when one rank fails, and say how it ended.
 
@@ -61,6 +65,9 @@ def supervise(
         folder: for temporary files, removed with all that is in it at the end.
         grace: seconds that ranks have to end after SIGTERM, SIGINT or SIGHUP from outside.
         say: tells the user one line.
+        more_hosts: whether the job could now have more ranks; the job is then ended as by SIGTERM. It may take seconds.
+            None: it has all that it wants.
+        ask_every: seconds between two calls of it.
     """
     keeper = Keeper(folder, gentle=SETTLING)
     process = None
@@ -72,7 +79,7 @@ def supervise(
             start_new_session=True,  # Ctrl-C reaches the ranks through this process alone, and once
         )
         keeper.watch(process.pid)
-        ended = _follow(process, switchboard, signals, grace, say)
+        ended = _follow(process, switchboard, signals, grace, say, more_hosts, ask_every)
         _end_now(process, switchboard)
         return ended
     finally:
@@ -90,6 +97,8 @@ def _follow(
     signals: Signals,
     grace: float,
     say: Callable[[str], None],
+    more_hosts: Callable[[], bool] | None,
+    ask_every: float,
 ) -> Ended:
     """Until the launcher's process and all ranks have ended, or must be ended."""
     started = time.monotonic()
@@ -97,6 +106,8 @@ def _follow(
     failure: RankEnd | None = None
     deadline = started + STARTING
     ended_at: float | None = None
+    ask_at = started + ask_every
+    for_more = False
     again_from = math.inf  # from when on another signal means at once
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
@@ -120,7 +131,13 @@ def _follow(
             if failure is None and stopped_by is None:
                 if switchboard.complete and deadline == started + STARTING:
                     deadline = math.inf
-                if failure := switchboard.first_failure(now):
+                if more_hosts and not for_more and switchboard.complete and now > ask_at and ended_at is None:
+                    ask_at = now + ask_every
+                    if more_hosts():
+                        say(f"more hosts answer again, so the ranks have {grace:g} s to write a checkpoint")
+                        for_more, deadline = True, now + grace
+                        switchboard.send({"signal": int(signal.SIGTERM)})
+                if not for_more and (failure := switchboard.first_failure(now)):
                     switchboard.send({"end": SETTLING})
                     deadline = now + SETTLING + LEAVING
             if ended_at is None and process.poll() is not None:
@@ -128,8 +145,12 @@ def _follow(
             over = ended_at is not None and (not switchboard.running() or now > ended_at + LAST_WORDS)
             if not over and ended_at is None and now > deadline:
                 over = True
-                if failure or stopped_by:
+                if failure or stopped_by or for_more:
                     say(f"not ended in time, so ended now: {switchboard.who_is_left() or 'the launcher'}")
+            if over and for_more and stopped_by is None:
+                if switchboard.ended_well():  # it was just done
+                    return Ended(0, None, None, now - started)
+                return Ended(128 + signal.SIGTERM, None, None, now - started, for_more=True)
             if over:
                 # Ranks whose launcher was killed were ended for that.
                 killed = (process.poll() or 0) < 0 and failure is None

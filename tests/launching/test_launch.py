@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 
 from dist_loader.cli.main import main
+from dist_loader.launching.commands import rank_command
 from dist_loader.launching.launch import may_go_on
-from dist_loader.launching.supervise import Ended
+from dist_loader.launching.messages import VARIABLE
+from dist_loader.launching.signals import Signals
+from dist_loader.launching.supervise import Ended, supervise
+from dist_loader.launching.switchboard import Switchboard
 from tests.launching.jobs import Job, processes
 
 Programs = Callable[..., dict[str, str]]
@@ -121,6 +125,36 @@ def test_nothing_is_left_when_the_launcher_is_killed(start: Callable[..., Job]) 
     while ended.left() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ended.left() == []
+
+
+def test_the_job_is_ended_in_good_order_when_it_can_have_more_hosts(
+    programs: Programs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    script = (sys.executable, str(tmp_path / "script.py"), "saves")
+    answers = iter([False, False, True])
+    lines: list[str] = []
+    with Signals() as signals:
+        switchboard = Switchboard([], 2)
+        env = {**programs(), VARIABLE: switchboard.address(), "DIST_LOADER_RESTARTS": "1"}
+        (tmp_path / "tmp").mkdir()
+        command = ["mpirun", "-np", "2", *rank_command(sys.executable, script, None)]
+        folder = str(tmp_path / "tmp")
+        ended = supervise(
+            command,
+            env,
+            switchboard,
+            signals,
+            folder,
+            20,
+            lines.append,
+            more_hosts=lambda: next(answers),
+            ask_every=0.5,
+        )
+    assert (ended.for_more, ended.failure, ended.stopped_by) == (True, None, None)
+    assert lines == ["more hosts answer again, so the ranks have 20 s to write a checkpoint"]
+    assert capfd.readouterr().out.count("saved") == 2
+    assert may_go_on(ended, 1, 0, allocated=False)
 
 
 def test_a_rank_is_killed_with_the_process_that_watches_over_it(start: Callable[..., Job]) -> None:

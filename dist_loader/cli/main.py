@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is its own, or 2 for what the user can mend."""
+    """Run a command; the exit code is its own, 2 for what the user can mend, or 130 after Ctrl-C."""
     given = list(sys.argv[1:] if argv is None else argv)
     # The commands see their arguments as they were typed: argparse itself would take out a "--".
     commands: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DistLoaderError as error:
         print(f"dist-loader: error: {error}", file=sys.stderr, flush=True)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

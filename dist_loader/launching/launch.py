@@ -187,7 +187,10 @@ def _run(
     # horovodrun itself imports TensorFlow, whose start-up notes are no news.
     told = {"TF_CPP_MIN_LOG_LEVEL": "2", **env, VARIABLE: switchboard.address()}
     folder = tempfile.mkdtemp(prefix="dist_loader-launch-")
-    ended = supervise(arguments, told, switchboard, signals, folder, request.grace, say, more_hosts)
+    try:
+        ended = supervise(arguments, told, switchboard, signals, folder, request.grace, say, more_hosts)
+    except OSError as error:  # arguments that are too long, for one
+        raise ConfigError(f"cannot start {arguments[0]}: {error.strerror or error}") from error
     if ended.failure is not None:  # the last word, behind what the launcher has to say about it
         say(f"{ended.failure}, the first to fail{_log_of(ended.failure, request)}")
     return ended

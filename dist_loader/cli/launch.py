@@ -64,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--oversubscribe", action="store_true", help="more ranks than slots are wanted")
     add("--network-interfaces", metavar="NAME,...", help="such as eth0 (default: the one that leads to the hosts)")
     add("-x", dest="exports", metavar="NAME", action="append", default=[], help="a variable for mpirun to hand on")
-    add("--launcher-args", metavar="TEXT", type=words, default=[], help="options of the launcher, as in a shell")
+    add(
+        "--launcher-args",
+        metavar="TEXT",
+        type=words,
+        default=[],
+        help="--launcher-args='TEXT': options of the launcher",
+    )
     add("--log-dir", metavar="DIR", help="ranks write to DIR/rank-N.log instead of the terminal")
     add("--grace", type=seconds, default=30.0, metavar="S", help="seconds between SIGTERM and the end (default 30)")
     add("--restarts", type=count, default=0, metavar="N", help="start again after a failure, so many times in a row")

@@ -52,3 +52,9 @@ def test_a_command_line_that_means_nothing(arguments: list[str], capsys: pytest.
         main(arguments)
     assert ended.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_options_of_the_launcher_are_split_as_in_a_shell() -> None:
+    asked = request(["--launcher-args=--gpus-per-task=1 --comment 'two words'", "-x", "A", "-x", "B", "train.py"])
+    assert asked.options == ("--gpus-per-task=1", "--comment", "two words")
+    assert asked.exports == ("A", "B")

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         type=words,
         default=[],
-        help="--launcher-args='TEXT': options of the launcher",
+        help="its options: --launcher-args='TEXT'",
     )
     add("--log-dir", metavar="DIR", help="ranks write to DIR/rank-N.log instead of the terminal")
     add("--grace", type=seconds, default=30.0, metavar="S", help="seconds between SIGTERM and the end (default 30)")

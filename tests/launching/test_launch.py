@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from dist_loader.cli.main import main
+from dist_loader.errors import ConfigError
+from dist_loader.launching.choose import Request, choose_launcher
 from dist_loader.launching.commands import rank_command
+from dist_loader.launching.hosts import Host, Hosts
 from dist_loader.launching.launch import may_go_on
 from dist_loader.launching.messages import VARIABLE
 from dist_loader.launching.signals import Signals
@@ -157,6 +160,12 @@ def test_the_job_is_ended_in_good_order_when_it_can_have_more_hosts(
     assert may_go_on(ended, 1, 0, allocated=False)
 
 
+def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
+    here = Hosts("this machine", (Host("localhost"),))
+    with pytest.raises(ConfigError, match="srun is neither on PATH nor beside"):
+        choose_launcher(Request(("script.py",), launcher="srun"), here, {"PATH": str(tmp_path)})
+
+
 def test_a_rank_is_killed_with_the_process_that_watches_over_it(start: Callable[..., Job]) -> None:
     job = start("sleeps")
     job.wait_for("ready", times=2)
@@ -228,7 +237,6 @@ def test_restarts_are_counted_and_not_for_what_they_cannot_mend(
         (["nosuchprogram"], "neither a script"),
         (["--with", "local", "-np", "2", "script.py"], "one process"),
         (["--with", "mpirun", "--gloo", "script.py"], "--gloo needs --with horovodrun"),
-        (["--with", "srun", "script.py"], "srun is neither on PATH"),
         (["-np", "0", "script.py"], "at least 1"),
         (["--grace", "soon", "script.py"], "seconds"),
         ([], "SCRIPT is missing"),

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,17 @@ def test_what_was_broken_off_ends_as_if_nothing_had_happened(
     assert again.stdout.count("going on from the checkpoint at epoch ") == 1
     assert_every_step_is_committed_once(tmp_path)
     assert_equal_to_the_bit(tmp_path, uninterrupted(launch), launch.ranks)
+
+
+def test_a_job_that_launch_starts_again(images: Path, tmp_path: Path, uninterrupted: Callable) -> None:
+    launch = [sys.executable, "-m", "dist_loader", "launch", "-np", "2", "--with", "mpirun", "--oversubscribe"]
+    command = [*launch, "--restarts", "1", str(JOBS / "resume.py"), str(images), str(tmp_path)]
+    done = run(command, env=environment(END="1:8:SIGKILL"), timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "rank 1" in done.stderr
+    assert "starting again" in done.stderr
+    assert_every_step_is_committed_once(tmp_path)
+    assert_equal_to_the_bit(tmp_path, uninterrupted(Launch("mpi", 2)), 2)
 
 
 def test_on_another_number_of_ranks(images: Path, tmp_path: Path, uninterrupted: Callable) -> None:

@@ -32,6 +32,7 @@ def test_the_package_alone_loads_nothing_heavy():
         ("from dist_loader import Index", {"numpy"}),
         ("from dist_loader import Permutation; Permutation(9, 0, 0)[:]", {"numpy"}),
         ("from dist_loader import Plan; Plan(9, 2, 2).batch(0, 0, 1)", {"numpy"}),
+        ("from dist_loader.watchdog import Watch", set()),
         ("from dist_loader.window import HostWindow", {"numpy"}),
         ("from dist_loader.readers.image import ImageReader", {"numpy", "PIL", "cv2", "simplejpeg"}),
     ],

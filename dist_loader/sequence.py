@@ -163,6 +163,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         source, self._reading = source_for(index, self.threads, requests, local_copy, local_copy_bytes, timeout)
         self._clock = DecodeClock(source, min(checked_seconds("decode_timeout", decode_timeout), timeout / 2))
         images = ImageReader(index, size, color, resize, crop, seed, self._clock.source)
+        # How they are made of the files, for ranks to compare.
+        self.pixels = f"{'x'.join(map(str, images.size))} {color}, {resize}, {crop}, on_bad {on_bad}"
         self.bad_samples = BadSamples(index, on_bad, bad_budget, seed, self.world.rank, bad_file)
         self._reader: Reader = TolerantReader(cached(images, cache, cache_bytes), self.bad_samples)
         self._missing: tuple[int, set[int]] = 0, set()
@@ -318,6 +320,15 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
     def delivered_at(self, step: int) -> float:
         """When the batch of a step of the latest pass was handed to Keras, in seconds of `time.monotonic`."""
         return self._delivered[step - self._delivered_from]
+
+    def waits_for(self, step: int) -> str | None:
+        """What the batch of a step still waits for; None if it was handed to Keras, or was not asked for yet.
+
+        Keras asks for its first batch after TensorFlow has compiled the step.
+        """
+        if step < self._delivered_from + len(self._delivered) or self._window is None:
+            return None
+        return self._window.waits_for()
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """One epoch's batches."""

@@ -84,6 +84,10 @@ class HostWindow:
         """Where the time of the reading threads went so far."""
         return self._pipeline.times
 
+    def waits_for(self) -> str | None:
+        """What the batch that somebody waits for still waits for; None if nobody waits for one."""
+        return self._pipeline.waits_for() if self._one_consumer.locked() else None
+
     def get(self, key: int, until: int | None = None) -> npt.NDArray[Any]:
         """The batch of a key, shape (batch, *reader.shape); see `get_with_numbers`."""
         return self.get_with_numbers(key, until)[0]
@@ -193,10 +197,19 @@ class _Pipeline:
 
     def timed_out(self, batch: _Batch | None, seconds: float) -> ReadTimeout:
         """The error that says what a batch still waits for, or if it has not come that far, what is in its way."""
+        return ReadTimeout(f"no batch within {seconds:g} s: still waiting for {self._missing(batch)}")
+
+    def waits_for(self) -> str:
+        """What the batch that was asked for last still waits for, or the oldest that is not read to the end."""
+        batch = self._asked
+        if batch is None or batch.ready.is_set():
+            batch = next(iter(self._unfinished), None)
+        return self._missing(batch)
+
+    def _missing(self, batch: _Batch | None) -> str:
         with self._changed:
             unread = [] if batch is None else [int(n) for part in batch.unread for n in batch.numbers[part]]
-        missing = f"{self._reader.name(unread[0])} (and {len(unread) - 1} more)" if unread else "a frame to fill"
-        return ReadTimeout(f"no batch within {seconds:g} s: still waiting for {missing}")
+        return f"{self._reader.name(unread[0])} (and {len(unread) - 1} more)" if unread else "a frame to fill"
 
     def wait(self, until: Callable[[float], bool], timeout: float) -> bool:
         """Whether something happens within a time, which begins anew when a thread that hangs is given up.

@@ -63,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
 
     if dl.World.detect().chief and (run_dir / "summary.json").exists():  # the last training was finished
         (run_dir / "bad_samples.jsonl").unlink(missing_ok=True)  # before the other ranks, which now meet, write to it
-    strategy = dl.init(args.strategy, compression=args.compression)
+    strategy = dl.init(args.strategy, compression=args.compression, watchdog=args.watchdog)
     chief = strategy.world.chief
 
     import keras
@@ -251,6 +251,13 @@ def arguments() -> argparse.Namespace:
         type=bad_budget,
         metavar="N",
         help="stop past so many bad images, or a share: 0.01 (default 1%%)",
+    )
+    add(
+        "--watchdog",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="end the job when a rank lets the others wait for longer (600); 0: never (docs/failures.md)",
     )
     add("--verbose", choices=("auto", "0", "1", "2"), default="auto", help="0: silent, 1: progress bar, 2: lines")
     add("--debug", action="store_true", help="show the traceback of an error")

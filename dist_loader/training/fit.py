@@ -19,6 +19,7 @@ import tensorflow as tf
 from dist_loader.devices import Devices
 from dist_loader.sequence import ImageSequence
 from dist_loader.sizes import at_least_one
+from dist_loader.training.agreement import agree, facts_of
 from dist_loader.training.bound import Waits, what_bounds
 from dist_loader.training.callbacks import StopTogether, for_this_rank
 from dist_loader.training.checkpoint.checkpointer import Checkpointer
@@ -35,6 +36,7 @@ from dist_loader.training.retry import bind_retries
 from dist_loader.training.signals import Signals
 from dist_loader.training.statistics import StatisticsAverage
 from dist_loader.training.summary import Summary, bad_samples_of_all
+from dist_loader.training.watched import watched
 
 _log = logging.getLogger("dist_loader")
 
@@ -77,6 +79,7 @@ def train_model(
     grace: float,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: Verbose,
+    watchdog: float | None,
 ) -> keras.callbacks.History:
     """What `Strategy.fit` does."""
     started = time.monotonic()
@@ -84,9 +87,16 @@ def train_model(
     say = functools.partial(print, flush=True) if world.chief and verbose != 0 else _log.info
     folder = Folder(checkpoints.folder) if checkpoints is not None and world.chief else None
     clean = folder.clear_parts if folder is not None else lambda: None
-    with original_errors(train, valid), devices.scope(), Signals(grace, clean) as signals:
+    with (
+        watched(devices, "fit", watchdog, train, valid) as watch,
+        original_errors(train, valid),
+        devices.scope(),
+        Signals(grace, clean) as signals,
+    ):
         wishes = _prepared(devices, model, train, valid, say).wishes
         wishes.forget()
+        written = None if checkpoints is None else (checkpoints.every, checkpoints.best)
+        agree(devices, facts_of(devices, model, train, valid, epochs, checkpoints=written))
         resumed = Resumed() if checkpoints is None else resume(model, train, devices, folder)
         start = resumed.position
         if start > Position():
@@ -101,6 +111,7 @@ def train_model(
             running.append(ProgressLines(clock, epochs, len(train), _log.info))
         elif (progress := progress_callback(clock, epochs, len(train), verbose, world.launcher)) is not None:
             running.append(progress)
+        running = watch.around(running)
         if world.size > 1:
             running.append(StopTogether(devices, wishes))
         train.start_at(start.epoch, start.step)
@@ -120,7 +131,8 @@ def train_model(
                 callbacks=running,
                 verbose=0,
             )
-    history.summary = _summary(devices, model, train, valid, clock, history, time.monotonic() - started)
+        watch.agreeing()
+        history.summary = _summary(devices, model, train, valid, clock, history, time.monotonic() - started)
     return history
 
 

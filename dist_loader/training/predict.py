@@ -20,7 +20,7 @@ from dist_loader.training.slices import Slices
 _BYTES_AT_ONCE = 64 << 20  # gathered from all ranks in one message
 
 
-def local_outputs(model: Any, sequence: ImageSequence) -> tuple[Array, Any]:
+def local_outputs(model: Any, sequence: ImageSequence, callbacks: list[keras.callbacks.Callback]) -> tuple[Array, Any]:
     """This rank's sample numbers, int64, and the outputs for them, without those of fill and repeats.
 
     The outputs for a sample that could not be read are NaN.
@@ -33,7 +33,7 @@ def local_outputs(model: Any, sequence: ImageSequence) -> tuple[Array, Any]:
     if plan.remainder == "drop" and plan.samples % plan.global_batch:
         raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
     with _in_slices(model, plan.accumulate):
-        outputs = model.predict(sequence, verbose=0)
+        outputs = model.predict(sequence, verbose=0, callbacks=callbacks)
     steps = [plan.batch(epoch, step, rank)[0] for step in range(plan.steps)]
     # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
     first = [step * plan.global_batch + rank * plan.local_batch for step in range(plan.steps)]

@@ -23,6 +23,7 @@ from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
 from dist_loader.training.prepare import prepare, prepared
 from dist_loader.training.progress import Verbose
+from dist_loader.training.watched import checked_seconds, watched
 from dist_loader.world import World
 
 _log = logging.getLogger("dist_loader")
@@ -30,7 +31,7 @@ _log = logging.getLogger("dist_loader")
 Name = Literal["auto", "single", "mirrored", "horovod", "multiworker"]
 
 
-def init(name: Name = "auto", compression: Compression = "none") -> Strategy:
+def init(name: Name = "auto", compression: Compression = "none", watchdog: float | None = 600.0) -> Strategy:
     """Find out where this process runs, and join the others.
 
     To be called first, before TensorFlow is used for anything else.
@@ -41,6 +42,8 @@ def init(name: Name = "auto", compression: Compression = "none") -> Strategy:
             mirrored if there are several GPUs, else single. `"multiworker"` is refused, with the reason.
         compression: of the gradients between the ranks: `"fp16"` and `"bf16"` halve what is sent and round to 11 and 8
             bits. Gradients beyond 65504 become infinite in fp16, which `LossScaleOptimizer` notices and others do not.
+        watchdog: seconds after which the ranks end, with a message and exit code 75, when one of them does not come on:
+            it hangs, sleeps, stopped or lost its link (docs/failures.md). 0 or None: they wait for ever.
 
     Raises:
         ConfigError: an unknown name or compression, a strategy that cannot work here, or one that is not installed.
@@ -49,6 +52,7 @@ def init(name: Name = "auto", compression: Compression = "none") -> Strategy:
         raise ConfigError(f"strategy must be one of {', '.join(get_args(Name))}, not {name!r}")
     if compression not in get_args(Compression):
         raise ConfigError(f"compression must be one of {', '.join(get_args(Compression))}, not {compression!r}")
+    seconds = checked_seconds(watchdog)
     if name == "multiworker":
         raise ConfigError(
             "Keras 3 cannot train under tf.distribute.MultiWorkerMirroredStrategy: its trainer fails in two places "
@@ -63,8 +67,8 @@ def init(name: Name = "auto", compression: Compression = "none") -> Strategy:
         else:
             name = "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "single"
     if name == "horovod":
-        return Strategy(HorovodDevices.started(world, compression))
-    return Strategy(MirroredDevices.on_local_devices(world) if name == "mirrored" else SingleDevice(world))
+        return Strategy(HorovodDevices.started(world, compression), seconds)
+    return Strategy(MirroredDevices.on_local_devices(world) if name == "mirrored" else SingleDevice(world), seconds)
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,11 @@ class Strategy:
 
     Attributes:
         devices: how a step runs; what `init` found.
+        watchdog: seconds that a rank may let the others wait (see `init`); None: for ever.
     """
 
     devices: Devices
+    watchdog: float | None = None
 
     @property
     def name(self) -> str:
@@ -148,7 +154,18 @@ class Strategy:
             if checkpoint_dir is not None and sequence.bad_samples.file is None:
                 sequence.bad_samples.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
         checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
-        return train_model(self.devices, model, train, validation_data, epochs, checkpoints, grace, callbacks, verbose)
+        return train_model(
+            self.devices,
+            model,
+            train,
+            validation_data,
+            epochs,
+            checkpoints,
+            grace,
+            callbacks,
+            verbose,
+            self.watchdog,
+        )
 
     def evaluate(self, model: keras.Model, sequence: ImageSequence, return_dict: bool = True) -> Any:
         """Loss and metrics of a compiled model over all samples of all ranks; every rank calls this alike.
@@ -161,7 +178,11 @@ class Strategy:
             SampleError: an image could not be read.
         """
         self._check(sequence)
-        with original_errors(sequence), self.scope():
+        with (
+            watched(self.devices, "evaluate", self.watchdog, None, sequence) as watch,
+            original_errors(sequence),
+            self.scope(),
+        ):
             before = prepared(model)
             known = before if before is not None and before.devices == self.devices else None
             prepare(
@@ -173,7 +194,7 @@ class Strategy:
                 retries=known is not None and known.retries,
             )
             sequence.read_ahead_to(sequence.epoch + 1)
-            return model.evaluate(sequence, verbose=0, return_dict=return_dict)
+            return model.evaluate(sequence, verbose=0, return_dict=return_dict, callbacks=watch.around([]))
 
     def predict(self, model: keras.Model, sequence: ImageSequence, out_dir: str | Path | None = None) -> Any:
         """A model's outputs for every sample, each computed once; every rank calls this alike.
@@ -193,13 +214,17 @@ class Strategy:
             SampleError: an image could not be read.
         """
         self._check(sequence)
-        with original_errors(sequence), self.scope():
+        with (
+            watched(self.devices, "predict", self.watchdog, None, sequence) as watch,
+            original_errors(sequence),
+            self.scope(),
+        ):
             sequence.read_ahead_to(sequence.epoch + 1)
-            numbers, outputs = local_outputs(model, sequence)
-        if out_dir is not None:
-            save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
-            return None
-        return in_index_order(self.devices, sequence, numbers, outputs)
+            numbers, outputs = local_outputs(model, sequence, watch.around([]))
+            if out_dir is not None:
+                save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
+                return None
+            return in_index_order(self.devices, sequence, numbers, outputs)
 
     def _check(self, sequence: ImageSequence) -> None:
         if not isinstance(sequence, ImageSequence):

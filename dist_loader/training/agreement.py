@@ -1,0 +1,203 @@
+"""Ranks that would train different jobs refuse to start, and say what differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dist_loader import __version__
+from dist_loader.devices import Devices
+from dist_loader.errors import ConfigError
+from dist_loader.sequence import ImageSequence
+from dist_loader.watchdog.words import ranks_text
+
+Facts = Mapping[str, str]
+"""What must be the same on all ranks, by name."""
+
+_LIBRARIES = ("numpy", "keras", "horovod", "pillow", "simplejpeg", "opencv-python-headless")
+_DIGEST_BYTES = 32
+_SHOWN = 5  # differences
+_LONGEST = 120  # letters of a value
+
+
+def agree(devices: Devices, facts: Facts) -> None:
+    """Compare the facts of all ranks. Every rank calls this alike, whatever its facts are.
+
+    Digests, which have one length, travel first; the facts only if they differ.
+
+    Raises:
+        ConfigError: some differ; on every rank, with the values and the ranks that have them.
+    """
+    if devices.world.size == 1:
+        return
+    text = json.dumps(facts)
+    own = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest(), np.uint8)
+    digests = devices.gather_rows(own[None])
+    if (digests == digests[0]).all():
+        return
+    require_same([json.loads(text) for text in gathered_texts(devices, text)])
+
+
+def gathered_texts(devices: Devices, text: str, length: int | None = None) -> list[str]:
+    """A text of every rank, in the order of the ranks.
+
+    Args:
+        devices: of all ranks.
+        text: this rank's.
+        length: bytes that each is filled up to with spaces; None: they have different lengths, which are asked first.
+    """
+    data = np.frombuffer(text.encode().ljust(length or 0), np.uint8)
+    if length is None:
+        lengths = devices.gather_rows(np.array([data.size], np.int64))
+    else:
+        assert data.size == length, f"{text} is longer than {length}"
+        lengths = np.full(devices.world.size, length)
+    parts = np.split(devices.gather_rows(data), np.cumsum(lengths)[:-1])
+    return [part.tobytes().decode() for part in parts]
+
+
+def require_same(facts: Sequence[Facts]) -> None:
+    """Check that the facts of all ranks are the same.
+
+    Raises:
+        ConfigError: "seed: 0 on ranks 0-2, 7 on rank 3".
+    """
+    names = dict.fromkeys(name for rank in facts for name in rank)
+    everywhere = [name for name in names if all(name in rank for rank in facts)]
+    # What only some ranks have (a layer, say) mostly follows from another difference.
+    differences = _differences(facts, everywhere) or _differences(facts, list(names))
+    if differences:
+        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise ConfigError(
+            f"the ranks would not train the same job: {'; '.join(differences[:_SHOWN])}{more}; start all ranks with "
+            "the same command, files and versions"
+        )
+
+
+def _differences(facts: Sequence[Facts], names: Sequence[str]) -> list[str]:
+    found = []
+    for name in names:
+        ranks: dict[str, list[int]] = {}
+        for number, rank in enumerate(facts):
+            ranks.setdefault(rank.get(name, "nothing"), []).append(number)
+        if len(ranks) > 1:
+            values = [f"{_shortened(value)} on {ranks_text(numbers)}" for value, numbers in ranks.items()]
+            found.append(f"{name}: {', '.join(values)}")
+    return found
+
+
+def facts_of(
+    devices: Devices, model: Any, train: ImageSequence, valid: ImageSequence | None, epochs: int, **more: object
+) -> Facts:
+    """What a training depends on, as texts.
+
+    Args:
+        devices: of all ranks.
+        model: compiled and built.
+        train: what it is trained on.
+        valid: what it is evaluated on.
+        epochs: to train in all.
+        more: other things that must be the same.
+    """
+    facts: dict[str, Any] = {"epochs": epochs, **more, **_versions(devices)}
+    facts |= {"validation_data": "none" if valid is None else f"{len(valid.index)} samples"}
+    facts |= _sequence_facts(train, "")
+    facts |= {} if valid is None else _sequence_facts(valid, "validation ")
+    return {name: str(value) for name, value in (facts | _model_facts(model)).items()}
+
+
+def _versions(devices: Devices) -> dict[str, Any]:
+    found = {"python": platform.python_version(), "tensorflow": tf.__version__, "strategy": devices.name}
+    found["compression"] = getattr(devices, "compression", "none")
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found | {"dist_loader": __version__}
+
+
+def _sequence_facts(sequence: ImageSequence, prefix: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "class of the sequence": type(sequence).__name__,
+        "samples": len(sequence.index),
+        "classes": _digest(sequence.index.classes),
+        "index": sequence.index.fingerprint,
+        **{name: value for name, value in asdict(sequence.plan).items() if name != "samples"},
+        "global_batch": sequence.plan.global_batch,
+        "pixels": sequence.pixels,
+    }
+    for name in ("by_sample", "by_label"):
+        given: Any = getattr(sequence._weights, name, None)
+        facts[f"weights {name}"] = (
+            "none" if given is None else hashlib.blake2b(given.tobytes(), digest_size=6).hexdigest()
+        )
+    return {f"{prefix}{name}": value for name, value in facts.items()}
+
+
+def _model_facts(model: Any) -> dict[str, Any]:
+    """Class, layers, weights and what the model was compiled with."""
+    facts: dict[str, Any] = {
+        "class of the model": type(model).__name__,
+        "precision": keras.mixed_precision.dtype_policy().name,
+        "layers": len(model.layers),
+        "parameters": sum(int(np.prod(weight.shape)) for weight in model.weights),
+        **_config_facts("optimizer", model.optimizer),
+        **_config_facts("loss", model.loss),
+        "metrics": _digest([f"{type(metric).__name__} {metric.name}" for metric in model.metrics]),
+        "run_eagerly": model.run_eagerly,
+        "steps_per_execution": model.steps_per_execution,
+    }
+    for at, layer in enumerate(model.layers):
+        facts |= _config_facts(f"layer {at}", layer)
+    for at, weight in enumerate(model.weights):
+        facts[f"weight {at}"] = f"{tuple(weight.shape)} {weight.dtype}{'' if weight.trainable else ' not trained'}"
+    return facts | {"configuration of the model": _digest(plain(_config(model)))}
+
+
+def _config(thing: Any) -> Any:
+    """What Keras would save of a thing; only its class if it cannot."""
+    try:
+        return keras.saving.serialize_keras_object(thing)
+    except Exception:  # noqa: BLE001 (a user's class may not know how)
+        return type(thing).__name__
+
+
+def _config_facts(name: str, thing: Any) -> dict[str, str]:
+    """A thing's configuration, value by value, without the names that Keras numbers through."""
+    found = _config(thing)
+    inner = found.get("config") if isinstance(found, dict) else None
+    if not isinstance(inner, dict):
+        return {name: plain(found)}
+    values = {f"{name} {key}": plain(value) for key, value in inner.items() if key != "name"}
+    return {name: str(found.get("class_name")), **values}
+
+
+def plain(config: Any) -> str:
+    """A configuration as text, with numbered names by the order in which they appear.
+
+    Keras calls a model's second dense layer "dense_1", and goes on counting in the next model, so that ranks that built
+    other models before would differ in nothing else.
+    """
+    text = json.dumps(config, sort_keys=True, default=lambda other: type(other).__name__)
+    names = dict.fromkeys(re.findall(r'"name": "([^"]*)"', text))
+    numbers = {name: f"{re.sub(r'_[0-9]+$', '', name)}#{at}" for at, name in enumerate(names)}
+    return re.sub(r'"([^"]*)"', lambda found: f'"{numbers.get(found[1], found[1])}"', text)
+
+
+def _digest(thing: Any) -> str:
+    return hashlib.blake2b(json.dumps(thing).encode(), digest_size=6).hexdigest()
+
+
+def _shortened(text: str) -> str:
+    text = text.strip('"')
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}... ({_digest(text)})"

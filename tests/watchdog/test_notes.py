@@ -1,0 +1,44 @@
+"""What Keras's callbacks note."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from dist_loader.training.watched import Watched
+from dist_loader.watchdog.place import Notes
+
+
+class Recorded(Notes):
+    """Notes that remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple] = []
+
+    def mark(self, *args, **more) -> None:
+        super().mark(*args, **more)
+        at = self.place
+        self.seen.append((at.doing, at.stage, at.epoch, at.step))
+
+
+def test_callbacks_note_each_place_once_and_in_order() -> None:
+    notes, model = Recorded(), keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x, y = np.zeros((4, 2)), np.zeros((4, 1))
+    how = {"batch_size": 2, "verbose": 0, "callbacks": Watched(notes).around([])}
+    model.fit(x, y, epochs=2, validation_data=(x[:2], y[:2]), **how)
+    assert notes.place.count == len(notes.seen)
+    for epoch, step in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        doing = "first step" if (epoch, step) == (0, 0) else "step"
+        at = notes.seen.index((doing, "training", epoch, step))
+        assert [place[0] for place in notes.seen[at - 1 : at + 3]] == ["callbacks", doing, "callbacks", "between"]
+    validation = [place[0] for place in notes.seen if place[1] == "validation"]
+    assert (validation.count("first step"), validation.count("step")) == (1, 1)
+    assert [place[2] for place in notes.seen if place[0] == "agreeing"] == [0, 1]
+
+
+def test_nobody_looks_at_a_single_rank() -> None:
+    callback = keras.callbacks.Callback()
+    assert Watched(None).around([callback]) == [callback]
+    Watched(None).agreeing()

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import NoReturn
 
+ENDED_BY_ANOTHER = os.EX_TEMPFAIL  # the exit code (75) of a rank that ends because another one did
+
 _GENERATED = "__autograph_generated_file"  # TensorFlow's temporary modules, which it removes only on the usual way out
 
 

@@ -44,7 +44,7 @@ def main() -> int:
         if args.debug or "Horovod" not in f"{type(error).__name__} {error}":
             raise
         print(f"train.py: rank {rank()}: stopped, because another rank did", file=sys.stderr, flush=True)
-        return 1
+        return os.EX_TEMPFAIL
     return 0
 
 

@@ -12,6 +12,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
+CAUSE = 5.0  # seconds that a rank which says that another one ended it waits for what that one says
 VARIABLE = "DIST_LOADER_LAUNCHER"  # where the ranks learn the launcher's addresses and its secret
 LONGEST = 64 * 1024  # bytes of a line; whoever sends more is no rank
 

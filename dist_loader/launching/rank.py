@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from dist_loader.ending import ENDED_BY_ANOTHER
 from dist_loader.errors import ConfigError
 from dist_loader.launching.keeper import Keeper, end_session, end_with
-from dist_loader.launching.messages import RANK_WAITS, VARIABLE, Inbox, encode, make_lively, read_address
+from dist_loader.launching.messages import CAUSE, RANK_WAITS, VARIABLE, Inbox, encode, make_lively, read_address
 from dist_loader.launching.output import Relay
 from dist_loader.launching.signals import Signals
 from dist_loader.world import World
@@ -128,6 +130,9 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
     for relay in relays:
         relay.finish(5.0)
     _tell(launcher, {"exit": code, "seconds": seconds} if code >= 0 else {"signal": -code, "seconds": seconds})
+    if code == ENDED_BY_ANOTHER and launcher is not None:
+        # mpirun would end the rank that is the cause as soon as it saw this one go, and nobody would know its code.
+        select.select([launcher], [], [], CAUSE)
     keeper.watch(0)
     keeper.done()
     return code if code >= 0 else 128 - code
@@ -187,7 +192,6 @@ def _tell(launcher: socket.socket | None, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the launcher is gone
             launcher.settimeout(5.0)
             launcher.sendall(encode(message))
-            launcher.close()
 
 
 def _log(log_dir: str | None, rank: int) -> IO[bytes] | None:

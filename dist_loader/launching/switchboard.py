@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dist_loader.ending import ENDED_BY_ANOTHER
 from dist_loader.launching.machine import address_towards
-from dist_loader.launching.messages import LAUNCHER_WAITS, Inbox, address_text, encode, make_lively
+from dist_loader.launching.messages import CAUSE, LAUNCHER_WAITS, Inbox, address_text, encode, make_lively
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,6 +110,8 @@ class Switchboard:
 
     def first_failure(self, now: float) -> RankEnd | None:
         """The rank that failed first, as far as it can be told at a time (monotonic)."""
+        if len(self._ends) == self._ranks and all(end.code == ENDED_BY_ANOTHER for end in self._ends.values()):
+            now += CAUSE  # there is no other
         failures = [end for end in self._ends.values() if end.code and end.counts_from <= now]
         return min(failures, key=lambda end: end.counts_from, default=None)
 
@@ -200,4 +203,6 @@ def _end(rank: int, host: str, message: dict[str, Any], now: float) -> RankEnd:
         now += LOST if number == signal.SIGTERM else 0.0
         return RankEnd(rank, host, 128 + number, f"was ended by {name} after {seconds:.1f} s{hint}", now)
     code = int(message.get("exit", 1))
+    # The rank that is the cause may take longer to end than those that its silence ends.
+    now += CAUSE if code == ENDED_BY_ANOTHER else 0.0
     return RankEnd(rank, host, code, f"ended with exit code {code} after {seconds:.1f} s", now)

@@ -6,10 +6,9 @@ second thread, and what hangs in them could not tell. Every second a rank says w
 
 from __future__ import annotations
 
-from dist_loader.watchdog.last_words import EXIT_CODE
 from dist_loader.watchdog.own import Meeting
 from dist_loader.watchdog.place import Notes
 from dist_loader.watchdog.verdict import Limits
 from dist_loader.watchdog.watch import Watch
 
-__all__ = ["EXIT_CODE", "Limits", "Meeting", "Notes", "Watch"]
+__all__ = ["Limits", "Meeting", "Notes", "Watch"]

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from dist_loader.ending import end_now
+from dist_loader.ending import ENDED_BY_ANOTHER, end_now
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: start it again
 _LONGEST_WRITE = 2.0  # seconds; a pipe may be full, and whoever reads it stopped
 
 
@@ -58,8 +57,8 @@ def speak(text: str) -> None:
 
 def go() -> NoReturn:
     """End this process, whatever its other threads do and hold."""
-    _bounded(lambda: end_now(EXIT_CODE))
-    os._exit(EXIT_CODE)
+    _bounded(lambda: end_now(ENDED_BY_ANOTHER))
+    os._exit(ENDED_BY_ANOTHER)
 
 
 def write_all(file: int, text: str) -> None:

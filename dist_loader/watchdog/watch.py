@@ -24,7 +24,7 @@ _log = logging.getLogger("dist_loader")
 class Watch:
     """Watches a call from now on, until `end`.
 
-    If the job has to end, this process does, with exit code `EXIT_CODE`, whatever it is doing; but one whose training
+    If the job has to end, this process does, with exit code 75, whatever it is doing; but one whose training
     ended by its own error is left to raise it.
 
     Args:

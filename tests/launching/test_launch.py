@@ -46,6 +46,9 @@ if rank == "1" and (how == "always" or restarts == "0"):
         os.kill(os.getpid(), signal.SIGKILL)
     if how in ("once", "always"):
         sys.exit(int(sys.argv[2]))
+if how == "ended by another":
+    time.sleep(1.5 * int(rank))
+    sys.exit(75 if rank == "0" else 9)
 if how != "fine":
     time.sleep(60 if restarts == "0" else 0)
 """
@@ -73,6 +76,12 @@ def test_the_first_that_fails_is_named_and_its_code_is_the_jobs(start: Callable[
         r"^dist-loader: rank 1 on \S+ ended with exit code 7 after 0\.\d s, the first to fail$", ended.err, re.M
     )
     assert ended.left() == []
+
+
+def test_a_rank_that_another_ended_is_not_the_first(start: Callable[..., Job]) -> None:
+    ended = start("ended by another").wait()
+    assert ended.code == 9
+    assert re.search(r"^dist-loader: rank 1 on \S+ ended with exit code 9", ended.err, re.M)
 
 
 def test_a_rank_that_dies_by_a_signal(start: Callable[..., Job]) -> None:

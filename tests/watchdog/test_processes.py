@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_loader.watchdog import EXIT_CODE
+from dist_loader.ending import ENDED_BY_ANOTHER
 
 ROOT = Path(__file__).parents[2]
 JOBS = {
@@ -98,7 +98,7 @@ def test_nothing_is_said_when_all_is_well(job: Callable[[str], Job]) -> None:
 
 def test_a_rank_that_sleeps_is_named_and_leaves_its_stack(job: Callable[[str], Job]) -> None:
     codes, said = job("sleeps").end()
-    assert codes == [EXIT_CODE] * 3
+    assert codes == [ENDED_BY_ANOTHER] * 3
     assert "rank 1 on a is stuck at epoch 1, step 3: in callbacks (ranks.py:" in said[0]
     assert said[0].count("waiting for the other ranks in a step") == 2
     assert said[1:] == ["", ""]
@@ -109,13 +109,13 @@ def test_a_rank_that_sleeps_is_named_and_leaves_its_stack(job: Callable[[str], J
 
 def test_a_rank_without_input_is_named_with_the_file(job: Callable[[str], Job]) -> None:
     codes, said = job("starves").end()
-    assert codes == [EXIT_CODE] * 2
+    assert codes == [ENDED_BY_ANOTHER] * 2
     assert "rank 1 on a is stuck at epoch 1, step 6: waiting for input: photos/slow.jpg for" in said[0]
 
 
 def test_a_rank_that_fails_raises_its_own_error_and_the_others_end(job: Callable[[str], Job]) -> None:
     codes, said = job("fails").end()
-    assert codes == [EXIT_CODE, 2, EXIT_CODE]
+    assert codes == [ENDED_BY_ANOTHER, 2, ENDED_BY_ANOTHER]
     assert "rank 1 on a failed at epoch 1, step 5: SampleError: cannot read 'x.jpg'; the job ends" in said[0]
     assert said[1:] == ["", ""]
 
@@ -126,17 +126,17 @@ def test_ranks_that_all_fail_raise_their_own_errors(job: Callable[[str], Job]) -
 
 def test_a_rank_that_dies_is_named(job: Callable[[str], Job]) -> None:
     codes, said = job("dies").end()
-    assert codes == [EXIT_CODE, 9]
+    assert codes == [ENDED_BY_ANOTHER, 9]
     assert "rank 1 on a died, last heard at epoch 1" in said[0]
 
 
 def test_a_stopped_rank_is_named_and_ends_when_it_goes_on(job: Callable[[str], Job]) -> None:
     codes, said = job("stops").end(0)
-    assert codes == [EXIT_CODE]
+    assert codes == [ENDED_BY_ANOTHER]
     assert "rank 1 on a does not answer, last heard at epoch 1" in said[0]
     assert not (job("stops").folder / "code-1").exists()
     job("stops").signal(1, signal.SIGCONT)
-    assert job("stops").end(1) == ([EXIT_CODE], [""])
+    assert job("stops").end(1) == ([ENDED_BY_ANOTHER], [""])
     assert "rank 1 on a does not answer" in job("stops").read("rank-1.log")
 
 
@@ -150,17 +150,17 @@ def test_a_job_that_is_frozen_as_a_whole_goes_on(job: Callable[[str], Job]) -> N
 
 def test_when_rank_0_stops_the_first_rank_of_another_host_speaks(job: Callable[[str], Job]) -> None:
     codes, said = job("chief-stops").end(1, 2)
-    assert codes == [EXIT_CODE] * 2
+    assert codes == [ENDED_BY_ANOTHER] * 2
     assert said[0] == ""
     assert "rank 0 on a does not answer" in said[1]
     assert len(said[1].splitlines()) == 5
     job("chief-stops").signal(0, signal.SIGCONT)
-    assert job("chief-stops").end(0) == ([EXIT_CODE], [""])
+    assert job("chief-stops").end(0) == ([ENDED_BY_ANOTHER], [""])
 
 
 def test_when_rank_0_dies_the_next_speaks(job: Callable[[str], Job]) -> None:
     codes, said = job("chief-dies").end()
-    assert codes == [-signal.SIGKILL, EXIT_CODE, EXIT_CODE]
+    assert codes == [-signal.SIGKILL, ENDED_BY_ANOTHER, ENDED_BY_ANOTHER]
     assert "rank 0 on a died" in said[1]
     assert said[2] == ""
     assert "rank 0 on a died" in job("chief-dies").read("rank-2.log")
@@ -168,7 +168,7 @@ def test_when_rank_0_dies_the_next_speaks(job: Callable[[str], Job]) -> None:
 
 def test_a_rank_whose_python_stands_still_is_named_and_leaves_its_stack(job: Callable[[str], Job]) -> None:
     codes, said = job("holds").end()
-    assert codes == [EXIT_CODE] * 2
+    assert codes == [ENDED_BY_ANOTHER] * 2
     assert "rank 1 on a does not answer" in said[0]
     log = job("holds").read("rank-1.log")
     assert "in act" in log.partition("Timeout (")[2].partition("ERROR")[0]

@@ -35,8 +35,10 @@ from PIL import Image
 from dist_loader.index import Index
 from dist_loader.readers.image import ImageReader
 from dist_loader.readers.jpeg import read_jpeg
+from dist_loader.readers.scratch import Scratch
 
 SIDE = 224
+SCRATCH = Scratch()
 CORES = len(os.sched_getaffinity(0))
 Pixels = npt.NDArray[np.uint8]
 Way = Callable[[bytes, Pixels], object]
@@ -97,14 +99,14 @@ def opencv(data: bytes, out: Pixels) -> None:
 
 
 def ours(data: bytes, out: Pixels) -> None:
-    assert read_jpeg(data, lambda height, width: (0, 0, height, width), "bilinear", out)
+    assert read_jpeg(data, lambda height, width: (0, 0, height, width), "bilinear", out, SCRATCH)
 
 
 def smoothed(data: bytes, out: Pixels, **options: object) -> None:
     opencv_resize(_array(cv2.GaussianBlur(reduced(data, **options), (3, 3), 0)), out)
 
 
-OURS = "dist_loader: simplejpeg, smoothed + INTER_LINEAR"
+OURS = "dist_loader: simplejpeg, damped + INTER_LINEAR"
 WAYS: dict[str, Way] = {
     "Pillow, whole": lambda data, out: pillow(data, out, reduce=False),
     "Pillow, draft to twice the target": pillow,
@@ -158,7 +160,7 @@ def _process(files: list[bytes], barrier: Any, results: Any) -> None:
 
 def in_processes(files: list[bytes]) -> tuple[float, float]:
     """As many processes as there are cores, each with its part of the files."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork may take along a lock of a thread that is just ending
     barrier, results = context.Barrier(CORES), context.Queue()
     processes = [context.Process(target=_process, args=(files[n::CORES], barrier, results)) for n in range(CORES)]
     for process in processes:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from types import TracebackType
 
-from dist_loader.readers.source import Source
+from dist_loader.readers.source import Content, Source
 
 
 class DecodeClock:
@@ -30,7 +30,7 @@ class DecodeClock:
         self._too_long: set[str] = set()
         self.source = replace(source, read=self._read, decoding=self)
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, path: str) -> Content:
         if path in self._too_long:
             raise TimeoutError(errno.ETIMEDOUT, f"it took longer than {self.limit:g} s to decode")
         self._reading.path = path

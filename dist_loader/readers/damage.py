@@ -6,6 +6,8 @@ import re
 
 import simplejpeg
 
+from dist_loader.readers.source import Content
+
 # What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
 # files that all viewers show.
 _DAMAGE = (
@@ -28,20 +30,7 @@ _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _COEFFICIENTS = 64
 
 
-def segments(data: bytes) -> list[tuple[int, int, int]]:
-    """The segments up to the first scan's, or up to what is none: marker, first byte after the length, first behind."""
-    found = []
-    at, last = 2, len(data) - 4
-    while at <= last and data[at] == 0xFF:
-        marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
-        found.append((marker, at + 4, end))
-        if marker == _SCAN:
-            break
-        at = end
-    return found
-
-
-def raise_if_scans_are_missing(data: bytes, parts: list[tuple[int, int, int]]) -> None:
+def raise_if_scans_are_missing(data: Content, parts: list[tuple[int, int, int]]) -> None:
     """Raise if a JPEG file of several scans ends before all that its picture needs has come.
 
     A file that was cut off between two scans and closed again is a whole file to libjpeg, with a part of the detail
@@ -89,7 +78,7 @@ def _all_sent(sent: dict[int, bytearray], components: bytes) -> bool:
     return all(sent[components[0]]) and all(coefficients[0] for coefficients in sent.values())
 
 
-def raise_if_pixels_are_lost(data: bytes, error: ValueError) -> None:
+def raise_if_pixels_are_lost(data: Content, error: ValueError) -> None:
     """Raise what libjpeg complains of, if it is that pixels are lost.
 
     It tells of its first complaint alone, which may hide worse. So what it complains of is removed, if that costs no
@@ -98,21 +87,21 @@ def raise_if_pixels_are_lost(data: bytes, error: ValueError) -> None:
     Raises:
         ValueError: what is wrong.
     """
-    data, seen = bytes(data), error
+    file, seen = bytes(data), error
     for _ in range(_LOOKS):
         words = str(seen)
         if any(damage in words for damage in _DAMAGE):
             raise seen
         at_the_end = _AT_THE_END.search(words)
-        if not at_the_end and _BYTES_BETWEEN in words and _is_bare(data):
+        if not at_the_end and _BYTES_BETWEEN in words and _is_bare(file):
             raise seen  # bytes between two scans, or before a restart: of what was to be pixels
-        cleaner = _without_bytes_at_the_end(data, int(at_the_end[1])) if at_the_end else _bare(data)
-        if cleaner is None or cleaner == data:
+        cleaner = _without_bytes_at_the_end(file, int(at_the_end[1])) if at_the_end else _bare(file)
+        if cleaner is None or cleaner == file:
             return  # Pillow decides
-        data = cleaner
+        file = cleaner
         try:
-            colors = simplejpeg.decode_jpeg_header(data)[2]
-            simplejpeg.decode_jpeg(data, "CMYK" if colors in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1)
+            colors = simplejpeg.decode_jpeg_header(file)[2]
+            simplejpeg.decode_jpeg(file, "CMYK" if colors in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1)
         except ValueError as again:
             seen = again
         else:

@@ -7,7 +7,7 @@ import os
 import struct
 import time
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from hashlib import blake2b
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -25,7 +25,8 @@ from dist_loader.readers.crop import Box, Crop, crop_box
 from dist_loader.readers.jpeg import read_jpeg
 from dist_loader.readers.pillow import prepare_pillow, read_with_pillow
 from dist_loader.readers.resize import Resize
-from dist_loader.readers.source import Source, read_file
+from dist_loader.readers.scratch import Scratch
+from dist_loader.readers.source import Source
 from dist_loader.remote.address import redacted, scheme_of
 from dist_loader.remote.retry import FetchError
 
@@ -67,6 +68,7 @@ class ImageReader:
     crop: Crop = "stretch"
     seed: int = 0
     source: Source = field(default_factory=Source)
+    _scratch: Scratch = field(default_factory=Scratch, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _checked_size(self.size))
@@ -107,13 +109,17 @@ class ImageReader:
         what = {"root": redacted(self.index.root), "index": self.index.fingerprint}
         return json.dumps({"reader": "image", **what, **how, "decoders": _decoders()})
 
+    @cached_property
+    def _remote(self) -> bool:
+        return len(self.index) > 0 and scheme_of(self.index.path(0)) is not None
+
     def state(self, number: int) -> bytes | None:
         """24 bytes that change when an image's file does: its length and times of change; None: no such file.
 
         A file at a remote address is taken to stay what it is.
         """
         path = self.index.path(number)
-        if self.source.read is not read_file and scheme_of(path) is not None:
+        if self._remote:
             return _REMOTE
         try:
             stat = os.stat(path)  # noqa: PTH116 (a Path costs more than the call)
@@ -142,7 +148,7 @@ class ImageReader:
                 data = self.source.read(path)
                 fetching += time.perf_counter() - started
                 with self.source.decoding:
-                    if not read_jpeg(data, box_of, self.resize, place):
+                    if not read_jpeg(data, box_of, self.resize, place, self._scratch):
                         read_with_pillow(data, box_of, self.resize, place)
             except Exception as error:  # decoders raise whatever a broken file leads them to
                 raise SampleError(number, redacted(path), _reason(error)) from error

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import cv2
+import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
 from dist_loader.readers.crop import Box
-from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing, segments
+from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing
+from dist_loader.readers.damping import damped, segments
 from dist_loader.readers.resize import SMOOTHED_FROM, Pixels, Resize, resize_into
+from dist_loader.readers.scratch import Scratch
+from dist_loader.readers.source import Content
 
 _START = b"\xff\xd8\xff"
 _REDUCTIONS = (8, 4, 2)  # those with SIMD code in libjpeg-turbo; 3/8 and the like take longer than no reduction
-# The decoded part covers the sample so many times. Nearest means the file's own pixels, and area whole pixels of
-# which there must be enough for each of the sample's.
-_COVER: dict[Resize, float] = {"nearest": float("inf"), "bilinear": 1, "area": 2}
+# Shrunk by no more than this, a file is softened before it is decoded. By more, the edges of its blocks would show.
+_DAMPED_TO = 2.3
+
+_EXIF, _COMMENT = 0xE1, 0xFE
 
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by EXIF orientation; from 5 on the sides are exchanged before
 
 
-def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, out: Pixels) -> bool:
+def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, out: Pixels, scratch: Scratch) -> bool:
     """Decode a JPEG file into given memory.
 
     Args:
@@ -31,6 +37,7 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
         box_of: from the upright image's height and width to the part of it that is wanted.
         resize: how that part is brought to the sample's size.
         out: where to, shape (height, width, channels), with 3 channels for colors and 1 for gray.
+        scratch: for what is decoded.
 
     Returns:
         False if this is not a JPEG file, or one that is left to Pillow: with four colors, of an odd kind, or with
@@ -39,45 +46,74 @@ def read_jpeg(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, ou
     Raises:
         ValueError: the file is damaged.
     """
-    if not data.startswith(_START):
+    if data[:3] != _START:
         return False
     try:
         stored_height, stored_width, colors, _ = simplejpeg.decode_jpeg_header(data)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
-        raise_if_scans_are_missing(data, segments(data))
+        parts = segments(data)
+        raise_if_scans_are_missing(data, parts)
         if colors in ("CMYK", "YCCK"):
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False
-        orientation = _orientation(data)
+        orientation = _orientation(data, parts)
         lies = orientation >= 5
-        height, width = (stored_width, stored_height) if lies else (stored_height, stored_width)
-        top, left, box_height, box_width = box_of(height, width)
-        scale = _reduction(box_height, box_width, out, resize)
+        box = box_of(*((stored_width, stored_height) if lies else (stored_height, stored_width)))
+        scale, shrinks, scales = _approach(box[2], box[3], out.shape, resize)
+        soft = None if scales is None else damped(data, parts, *(scales[::-1] if lies else scales))
+        # Gray becomes three colors after it was resized.
+        small = out if out.shape[2] == 1 or colors != "Gray" else np.empty((*out.shape[:2], 1), np.uint8)
+        least_height, least_width = -(-stored_height // scale), -(-stored_width // scale)
         pixels = simplejpeg.decode_jpeg(
-            data,
-            "RGB" if out.shape[2] == 3 else "GRAY",
-            # Color stored at half resolution needs no smooth interpolation where it is smoothed later.
-            fastupsample=resize == "bilinear" and _covers(box_height, box_width, out, SMOOTHED_FROM),
-            min_height=-(-stored_height // scale),
-            min_width=-(-stored_width // scale),
+            data if soft is None else soft,
+            "RGB" if small.shape[2] == 3 else "GRAY",
+            fastupsample=shrinks,  # color stored at half resolution needs no smooth interpolation then
+            min_height=least_height,
+            min_width=least_width,
+            buffer=scratch.of(least_height * least_width * small.shape[2]),
         )
     except ValueError as error:
         raise_if_pixels_are_lost(data, error)
         return False
-    pixels = _upright(pixels, orientation)
-    # The box in whole pixels of the reduced image, of which it misses its place by half of one at most.
-    rows, columns = _reduced(box_height, scale), _reduced(box_width, scale)
-    top = min(round(top / scale), pixels.shape[0] - rows)
-    left = min(round(left / scale), pixels.shape[1] - columns)
-    resize_into(pixels[top : top + rows, left : left + columns], resize, out)
+    resize_into(_part(_upright(pixels, orientation), box, scale), resize, small, soft is not None)
+    if small is not out:
+        cv2.cvtColor(small, cv2.COLOR_GRAY2RGB, dst=out)
     return True
 
 
-def _reduction(height: int, width: int, out: Pixels, resize: Resize) -> int:
-    """The largest reduction that leaves enough pixels of a part of height x width for the sample."""
-    fitting = (by for by in _REDUCTIONS if _covers(_reduced(height, by), _reduced(width, by), out, _COVER[resize]))
-    return next(fitting, 1)
+@lru_cache(1024)
+def _approach(
+    height: int, width: int, shape: tuple[int, ...], resize: Resize
+) -> tuple[int, bool, tuple[float, float] | None]:
+    """How a part of height x width becomes a sample of a shape.
+
+    Returns:
+        The largest reduction that leaves enough pixels; whether colors stored at half resolution need no smooth
+        interpolation, for the image shrinks later; and how many times its height and width shrink, if the file is to
+        be damped for that.
+    """
+    if resize == "nearest":  # that takes the file's own pixels
+        return 1, False, None
+    cover = 1 if resize == "bilinear" else 2  # area takes whole pixels, of which there must be enough
+    fitting = (
+        by for by in _REDUCTIONS if _reduced(height, by) >= cover * shape[0] and _reduced(width, by) >= cover * shape[1]
+    )
+    scale = next(fitting, 1)
+    down, across = height / shape[0], width / shape[1]
+    dampable = resize == "bilinear" and scale == 1 and 1 < max(down, across) <= _DAMPED_TO
+    shrinks = resize == "bilinear" and min(down, across) >= SMOOTHED_FROM
+    return scale, shrinks, (down, across) if dampable else None
+
+
+def _part(pixels: Pixels, box: Box, scale: int) -> Pixels:
+    """The box in whole pixels of the reduced image, of which it misses its place by half of one at most."""
+    rows, columns = _reduced(box[2], scale), _reduced(box[3], scale)
+    if (rows, columns) == pixels.shape[:2]:
+        return pixels
+    top = min(round(box[0] / scale), pixels.shape[0] - rows)
+    left = min(round(box[1] / scale), pixels.shape[1] - columns)
+    return pixels[top : top + rows, left : left + columns]
 
 
 def _reduced(length: int, scale: int) -> int:
@@ -85,12 +121,9 @@ def _reduced(length: int, scale: int) -> int:
     return max(1, (length + scale // 2) // scale)
 
 
-def _covers(height: int, width: int, out: Pixels, times: float) -> bool:
-    """Whether both sides are so many times as long as the sample's."""
-    return bool(height >= times * out.shape[0] and width >= times * out.shape[1])
-
-
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if orientation == 1:
+        return pixels
     turned: Any = pixels
     if orientation >= 5:
         turned = cv2.transpose(turned)
@@ -99,13 +132,13 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return turned.reshape(*turned.shape[:2], pixels.shape[2])  # type: ignore[no-any-return]  # gray keeps its channel
 
 
-def _orientation(data: bytes) -> int:
+def _orientation(data: Content, parts: list[tuple[int, int, int]]) -> int:
     """The orientation that the camera wrote into a file, 1 to 8; 1 is upright, and also what makes no sense."""
-    at = 2
-    while data[at] == 0xFF and (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE):  # segments before the image
-        if data[at + 1] == 0xE1:  # Exif or XMP: Pillow knows where it is written in them
+    for marker, _, _ in parts:
+        if marker == _EXIF:  # Exif or XMP: Pillow knows where it is written in them
             with Image.open(io.BytesIO(data)) as image:
                 orientation = image.getexif().get(ExifTags.Base.Orientation)
             return next((known for known in range(1, 9) if known == orientation), 1)
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == _COMMENT):
+            break
     return 1

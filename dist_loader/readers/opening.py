@@ -58,19 +58,14 @@ def checked_size(fd: int) -> int:
     return status.st_size
 
 
-def read_rest(fd: int, start: bytes) -> bytes:
-    """All of an open file whose start was read already: for one that grows, or whose size is not known before.
+def checked_length(length: int) -> None:
+    """Of what was read of a file that grows, or has no size.
 
     Raises:
-        OSError: it cannot be read, or is too large.
+        OSError: it is too large.
     """
-    parts, length = [start], len(start)
-    while part := os.read(fd, 1 << 20):
-        parts.append(part)
-        length += len(part)
-        if length > MOST_BYTES:
-            raise OSError(errno.EFBIG, f"more than the {MOST_BYTES} bytes that are read of one file")
-    return b"".join(parts)
+    if length > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"more than the {MOST_BYTES} bytes that are read of one file")
 
 
 def with_retries(read: Callable[[str], Content], path: str) -> Content:

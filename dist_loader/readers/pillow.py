@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from dist_loader.readers.crop import Box
 from dist_loader.readers.resize import FILTERS, Pixels, Resize
+from dist_loader.readers.source import Content
 
 # To decode EPS, Pillow runs Ghostscript on it: a file that is data would become a program.
 _NEVER = {"EPS"}
@@ -26,7 +27,7 @@ def prepare_pillow() -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # a large image is not an error
 
 
-def read_with_pillow(data: bytes, box_of: Callable[[int, int], Box], resize: Resize, out: Pixels) -> None:
+def read_with_pillow(data: Content, box_of: Callable[[int, int], Box], resize: Resize, out: Pixels) -> None:
     """Decode an image file into given memory.
 
     Args:

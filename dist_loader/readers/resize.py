@@ -29,19 +29,20 @@ _TAPS = ((1.4, 1), (2.3, 3), (2.9, 5), (3.6, 7), (4.4, 9))
 SMOOTHED_FROM = _TAPS[0][0]
 
 
-def resize_into(pixels: Pixels, resize: Resize, out: Pixels) -> None:
+def resize_into(pixels: Pixels, resize: Resize, out: Pixels, soft: bool = False) -> None:
     """Resize an image into given memory, antialiased where it shrinks (not `"nearest"`).
 
     Args:
         pixels: shape (height, width, channels), with 3 channels or 1; rows may lie apart.
         resize: how.
         out: where to, C-contiguous, of as many channels.
+        soft: there is no detail in it that bilinear resizing would alias.
     """
     height, width = out.shape[:2]
     if resize == "nearest":
         cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_NEAREST_EXACT)
         return
-    down, across = _taps(pixels.shape[0] / height), _taps(pixels.shape[1] / width)
+    down, across = (1, 1) if soft else (_taps(pixels.shape[0] / height), _taps(pixels.shape[1] / width))
     if resize == "area" or down is None or across is None:
         image = Image.fromarray(pixels if out.shape[2] == 3 else pixels[..., 0])
         out[...] = np.asarray(image.resize((width, height), FILTERS[resize])).reshape(out.shape)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -30,6 +32,12 @@ class Plan:
     * `"drop"`: the step is left out;
     * `"wrap"`: the step is filled up the same way, at weight 1.
 
+    With `passes`, an epoch goes so many times over its batches, a group of `pass_batches` of them at a time: the first
+    group, `passes` times, then the next. The first time over a group is in the epoch's order; each later one is in an
+    order of its own, which follows from (seed, epoch, group, pass). So every sample comes `passes` times an epoch, and
+    is read once by whoever keeps a group ("data echoing": D. Choi et al., "Faster neural network training with data
+    echoing", 2019, arXiv 1907.05550).
+
     Args:
         samples: how many samples the index holds, at least 1.
         world_size: how many processes train together.
@@ -39,6 +47,8 @@ class Plan:
         seed: of the shuffling; any integer.
         shuffle: False keeps the order of the index in every epoch.
         remainder: `"weight"`, `"drop"` or `"wrap"`.
+        passes: how often an epoch goes over each of its batches.
+        pass_batches: global batches in a group; no more than an epoch has, and 1 where there is one pass.
 
     Raises:
         ConfigError: a size below 1, an unknown remainder, or a dropped remainder that leaves no step.
@@ -52,9 +62,11 @@ class Plan:
     seed: int = 0
     shuffle: bool = True
     remainder: Remainder = "weight"
+    passes: int = 1
+    pass_batches: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("samples", "world_size", "device_batch", "replicas", "accumulate"):
+        for name in ("samples", "world_size", "device_batch", "replicas", "accumulate", "passes", "pass_batches"):
             object.__setattr__(self, name, _whole_number(name, getattr(self, name), at_least=1))
         object.__setattr__(self, "seed", _whole_number("seed", self.seed))
         if self.remainder not in get_args(Remainder):
@@ -64,6 +76,8 @@ class Plan:
                 f'remainder="drop" leaves no step: {self.samples} samples are fewer than one global batch of '
                 f'{self.global_batch}; lower device_batch or use remainder="weight"'
             )
+        most = 1 if self.passes == 1 else self.batches
+        object.__setattr__(self, "pass_batches", min(self.pass_batches, most))
 
     def with_global_batch(self, global_batch: int) -> Plan:
         """This plan with as many device batches to an update as make up a global batch.
@@ -84,6 +98,10 @@ class Plan:
         """This plan with a device's part of an update computed in so many equal slices."""
         return replace(self, device_batch=self.device_rows // slices, accumulate=slices)
 
+    def in_passes(self, passes: int, batches: int) -> Plan:
+        """This plan with every epoch going so many times over its batches, so many of them at a time."""
+        return replace(self, passes=passes, pass_batches=batches)
+
     @property
     def device_rows(self) -> int:
         """Samples that one device handles for one update, in all its slices."""
@@ -100,10 +118,15 @@ class Plan:
         return self.local_batch * self.world_size
 
     @property
-    def steps(self) -> int:
-        """Steps in an epoch, the same on every rank."""
+    def batches(self) -> int:
+        """Global batches in an epoch, the same on every rank."""
         whole, rest = divmod(self.samples, self.global_batch)
         return whole if self.remainder == "drop" else whole + (rest > 0)
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch, the same on every rank."""
+        return self.passes * self.batches
 
     @property
     def weighted(self) -> bool:
@@ -111,11 +134,29 @@ class Plan:
         return self.remainder == "weight" and self.samples % self.global_batch > 0
 
     def real_samples(self, step: int) -> int:
-        """How many of a step's global batch count, that is, have weight 1."""
-        step = _checked("step", step, self.steps)
+        """How many of a step's global batch count, that is, have weight 1; the same in every epoch."""
         if self.remainder == "wrap":
+            _checked("step", step, self.steps)
             return self.global_batch
-        return min(self.global_batch, self.samples - step * self.global_batch)
+        return min(self.global_batch, self.samples - self.batch_number(0, step) * self.global_batch)
+
+    def group(self, step: int) -> range:
+        """The batches that an epoch goes over together when it is at a step: numbers from 0 to `batches - 1`."""
+        first = _checked("step", step, self.steps) // (self.passes * self.pass_batches) * self.pass_batches
+        return range(first, min(first + self.pass_batches, self.batches))
+
+    def batch_number(self, epoch: int, step: int) -> int:
+        """Which batch of an epoch a step trains on: from 0 to `batches - 1`, in the order of reading."""
+        if self.passes == 1:
+            return _checked("step", step, self.steps)
+        group = self.group(step)
+        this_pass, at = divmod(step - self.passes * group.start, len(group))
+        if this_pass and self.shuffle:
+            # A batch that is not full stays where it is, so that the steps count as much in every epoch.
+            free = len(group) - (group.stop * self.global_batch > self.samples)
+            if at < free:
+                at = _order_of_pass(free, self.seed, epoch, group.start, this_pass)[at]
+        return group[at]
 
     def batch(self, epoch: int, step: int, rank: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The samples of one rank at one step.
@@ -132,12 +173,33 @@ class Plan:
         Raises:
             IndexError: an epoch, step or rank out of its range.
         """
+        number = self.batch_number(_checked("epoch", epoch, None), step)
+        numbers, weights = self.read(epoch, number, 1, rank)
+        return numbers[0], weights[0]
+
+    def read(
+        self, epoch: int, first: int, count: int, rank: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The samples of one rank in consecutive batches, in the order of reading. Several at once cost little more.
+
+        Args:
+            epoch: from 0.
+            first: the first batch, from 0 to `batches - 1`.
+            count: how many; fewer come where the epoch ends.
+            rank: from 0 to `world_size - 1`.
+
+        Returns:
+            As `batch`, of shape (count, local_batch).
+
+        Raises:
+            IndexError: an epoch, batch or rank out of its range.
+        """
         epoch = _checked("epoch", epoch, None)
-        step = _checked("step", step, self.steps)
+        first = _checked("batch", first, self.batches)
         rank = _checked("rank", rank, self.world_size)
-        first = step * self.global_batch + rank * self.local_batch
-        positions = np.arange(first, first + self.local_batch, dtype=np.int64)
-        weights = np.ones(self.local_batch, np.float32)
+        starts = np.arange(first, min(first + count, self.batches), dtype=np.int64) * self.global_batch
+        positions = np.add.outer(starts + rank * self.local_batch, np.arange(self.local_batch, dtype=np.int64))
+        weights = np.ones(positions.shape, np.float32)
         if self.remainder == "weight":
             weights[positions >= self.samples] = 0
         positions %= self.samples
@@ -148,6 +210,15 @@ class Plan:
             return positions
         numbers: npt.NDArray[np.int64] = Permutation(self.samples, self.seed, epoch)[positions]
         return numbers
+
+
+@lru_cache(4)
+def _order_of_pass(batches: int, seed: int, epoch: int, group: int, number: int) -> list[int]:
+    """The order in which a later pass goes over a group: BLAKE2b of the integers, written out, seeds a permutation."""
+    text = f"{seed:x},{epoch:x},{group:x},{number:x}".encode()
+    digest = hashlib.blake2b(text, digest_size=16, person=b"dist_loader.pass").digest()
+    order: list[int] = Permutation(batches, int.from_bytes(digest, "little"), 0)[:].tolist()
+    return order
 
 
 def _checked(name: str, value: int, below: int | None) -> int:

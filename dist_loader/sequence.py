@@ -19,6 +19,7 @@ from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
+from dist_loader.planned import PassGroup, PlannedBatches
 from dist_loader.readers.cached import cached
 from dist_loader.readers.clock import DecodeClock
 from dist_loader.readers.crop import Crop
@@ -103,6 +104,8 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             have one by default.
         decode_timeout: seconds that decoding one image may take, then it is a bad sample; never more than half of
             `timeout`.
+        host_passes: how often a training goes over half of the host batch before it goes on to what was read
+            meanwhile into the other half; an epoch has so many times the steps (docs/host_passes.md).
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
@@ -136,6 +139,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         bad_budget: float | None = None,
         bad_file: str | os.PathLike[str] | None = None,
         decode_timeout: float = 60.0,
+        host_passes: int = 1,
     ) -> None:
         super().__init__(workers=1)
         self.index = index
@@ -170,7 +174,12 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._missing: tuple[int, set[int]] = 0, set()
         sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
         held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
-        self._frames = min(held, len(self) + 1)  # more than an epoch ahead is of no use
+        if at_least_one("host_passes", host_passes) > 1:
+            self.plan = self.plan.in_passes(host_passes, _half(held, host_batch, self.plan))
+        again = self.plan.pass_batches if host_passes > 1 else 0
+        self._frames = min(held, again + self.plan.batches + 1)  # more than an epoch ahead is of no use
+        self._planned = PlannedBatches(self.plan, self.world.rank, self._frames)
+        self._group = PassGroup()
         self._last_epoch: int | None = None
         self._window: HostWindow | None = None
         self._epoch = 0
@@ -228,15 +237,17 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         if not -len(self) <= step < len(self):
             raise IndexError(f"step {step} is not in [0, {len(self)})")
         step %= len(self)
-        numbers, weights = self.plan.batch(self._epoch, step, self.world.rank)
+        number = self.plan.batch_number(self._epoch, step)
         try:
-            key = self._epoch * len(self) + step
-            ahead = self._epoch + 2 if self._last_epoch is None else self._last_epoch
-            images, shown = self._open_window().get_with_numbers(key, until=ahead * len(self))
+            if self.plan.passes == 1:
+                images, shown = self._read(number)
+            else:
+                images, shown = self._group.batch(self._epoch, self.plan.group(step), number, self._read)
         except SampleError as error:
             raise SampleError(error.sample, error.path, error.reason, rank=self.world.rank) from error
         except ReadTimeout as error:
             raise ReadTimeout(f"rank {self.world.rank}: {error}") from error
+        numbers, weights = self._planned.batch(self._planned.key(self._epoch, number))
         self._note_missing(numbers[shown != numbers])
         weights = np.where(shown < 0, np.float32(0), weights)  # pixels that do not count, of sample ~shown
         numbers = np.where(shown < 0, ~shown, shown)
@@ -255,19 +266,20 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             self._missing = self._epoch, set()
         self._missing[1].update(numbers.tolist())
 
-    def _open_window(self) -> HostWindow:
+    def _read(self, number: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """The images of a batch of the current epoch, by its number in the order of reading, and what they show."""
         if self._window is None:
-            plan, rank, steps = self.plan, self.world.rank, len(self)
             self._window = HostWindow(
                 self._reader,
-                lambda key: (key // steps, plan.batch(*divmod(key, steps), rank)[0]),
-                plan.local_batch,
+                self._planned.contents,
+                self.plan.local_batch,
                 self._frames,
                 self._reading,
                 self.timeout,
                 self._clock,
             )
-        return self._window
+        ahead = self._epoch + 2 if self._last_epoch is None else self._last_epoch
+        return self._window.get_with_numbers(self._planned.key(self._epoch, number), until=self._planned.key(ahead, 0))
 
     def start_at(self, epoch: int, step: int) -> None:
         """Go on in the middle of an epoch: its passes begin at a step, those of other epochs at 0."""
@@ -291,7 +303,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def close(self) -> None:
         """Stop reading ahead and give the host batch's memory back. The next batch asked for starts it again."""
-        self._first = None
+        self._first, self._group = None, PassGroup()
         window, self._window = self._window, None
         if window is not None:
             window.close()
@@ -379,6 +391,16 @@ def _largest_device_batch(global_batch: int | None, devices: int) -> int:
     if isinstance(global_batch, bool) or not isinstance(global_batch, int | np.integer) or global_batch % devices:
         raise ConfigError(f"global_batch must be a multiple of the {devices} devices, not {global_batch!r}")
     return max(1, int(global_batch) // devices)
+
+
+def _half(held: int, host_batch: int | str, plan: Plan) -> int:
+    """How many batches of a host batch are gone over again while the others are read."""
+    if held < 2:
+        raise ConfigError(
+            f"host_passes needs a host batch of two batches or more, one to train on again and one to read "
+            f"meanwhile; host_batch {host_batch!r} holds one, of {plan.local_batch} samples"
+        )
+    return held // 2
 
 
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:

@@ -90,7 +90,7 @@ def train(args: argparse.Namespace) -> None:
         "bad_budget": args.bad_budget,
         "bad_file": run_dir / "bad_samples.jsonl",
     }
-    train = dl.ImageSequence(samples, remainder=args.remainder, crop=args.crop, **how)
+    train = dl.ImageSequence(samples, remainder=args.remainder, crop=args.crop, host_passes=args.host_passes, **how)
     middle = args.crop.replace("random-resized", "center")  # validation sees the same part in every epoch
     valid = dl.ImageSequence(held_out, shuffle=False, crop=middle, **how)
 
@@ -225,6 +225,7 @@ def arguments() -> argparse.Namespace:
     add("--device-batch", type=device_batch, default=32, help="images that one device computes at once (32), or auto")
     add("--global-batch", type=positive, help="images behind one update (default: those of all devices at once)")
     add("--host-batch", default="1GiB", help='decoded images held in memory by a rank: "4GiB", or a number of images')
+    add("--host-passes", type=positive, default=1, help="train so often on what was read before going on (default 1)")
     add("--remainder", choices=("weight", "drop", "wrap"), default="weight", help="what becomes of a last part batch")
     add("--lr", type=float, default=0.1, help="highest learning rate (default 0.1)")
     add("--lr-scaling", choices=("none", "linear", "sqrt"), default="none", help="of --lr with the number of devices")

@@ -2,10 +2,11 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dist_loader.errors import ConfigError
@@ -148,6 +149,69 @@ def test_a_batch_depends_on_nothing_but_its_arguments(plan, epoch, random):
             same_numbers[:], same_weights[:] = -1, -1  # what a caller does to a batch stays with the caller
 
 
+# ------------------------------------------------------------------------------------------------------ several passes
+
+passes = st.fixed_dictionaries({"passes": st.integers(2, 4), "pass_batches": st.integers(1, 12)})
+
+
+@given(plans(), passes, epochs)
+def test_each_group_of_batches_is_gone_over_so_many_times_before_the_next(plan, kwargs, epoch):
+    again, times = replace(plan, **kwargs), kwargs["passes"]
+    assert (again.batches, again.steps, again.weighted) == (plan.steps, times * plan.steps, plan.weighted)
+    assert 1 <= again.pass_batches <= plan.steps
+    order = [again.batch_number(epoch, step) for step in range(again.steps)]
+    for first in range(0, plan.steps, again.pass_batches):
+        group = range(first, min(first + again.pass_batches, plan.steps))
+        for number in range(times):
+            at = times * first + number * len(group)
+            this_pass = order[at : at + len(group)]
+            assert sorted(this_pass) == list(group)
+            assert number or this_pass == list(group)  # the first time, in the order in which they are read
+            assert all(again.group(step) == group for step in range(at, at + len(group)))
+    numbers, weights = epoch_of(again, epoch)
+    once, once_weights = epoch_of(plan, epoch)
+    np.testing.assert_array_equal(numbers, once[order])
+    np.testing.assert_array_equal(weights, once_weights[order])
+    assert [again.real_samples(step) for step in range(again.steps)] == weights.sum((1, 2)).tolist()
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 6), choices, passes, epochs)
+def test_world_size_is_no_part_of_the_order_of_several_passes(samples, world_size, device_batch, kwargs, again, epoch):
+    samples += world_size * device_batch  # for "drop"
+    divided = Plan(samples, world_size, device_batch, **kwargs, **again)
+    alone = Plan(samples, 1, world_size * device_batch, **kwargs, **again)
+    for ours, theirs in zip(epoch_of(divided, epoch), epoch_of(alone, epoch), strict=True):
+        np.testing.assert_array_equal(ours.reshape(-1), theirs.reshape(-1))
+
+
+def test_later_passes_have_orders_of_their_own():
+    def orders(seed=0, epoch=0, shuffle=True):
+        plan = Plan(200, 1, 2, seed=seed, shuffle=shuffle, passes=4, pass_batches=20)
+        order = [plan.batch_number(epoch, step) for step in range(plan.steps)]
+        # Without the first pass of each group, and counted from its first batch.
+        return [tuple(n - n // 20 * 20 for n in order[at : at + 20]) for at in range(0, 400, 20) if at // 20 % 4]
+
+    different = {order for seed in range(3) for epoch in range(3) for order in orders(seed, epoch)}
+    assert len(different) == 9 * 15
+    assert set(orders(shuffle=False)) == {tuple(range(20))}
+
+
+@given(plans(), epochs, st.integers(0, 400), st.integers(1, 30))
+def test_several_batches_at_once_are_those_of_the_steps(plan, epoch, first, count):
+    first %= plan.steps
+    rank = plan.world_size - 1
+    numbers, weights = plan.read(epoch, first, count, rank)
+    steps = range(first, min(first + count, plan.steps))
+    assert numbers.shape == weights.shape == (len(steps), plan.local_batch)
+    for step, *row in zip(steps, numbers, weights, strict=True):
+        for ours, theirs in zip(row, plan.batch(epoch, step, rank), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+# --------------------------------------------------------------------------------------------------- sizes and mistakes
+
+
 def test_epochs_and_seeds_differ_and_do_not_alias():
     def order(seed, epoch, shuffle=True):
         return tuple(epoch_of(Plan(100, 2, 10, seed=seed, shuffle=shuffle), epoch)[0].reshape(-1).tolist())
@@ -205,7 +269,10 @@ def test_a_global_batch_that_is_no_multiple_is_refused(global_batch):
     assert repr(global_batch) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["samples", "world_size", "device_batch", "replicas", "accumulate"])
+SIZES = ("samples", "world_size", "device_batch", "replicas", "accumulate", "passes", "pass_batches")
+
+
+@pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, 2.0, "3", None, np.float32(1)])
 def test_a_size_that_is_no_whole_number_above_0_is_refused_by_name(name, value):
     kwargs = {"samples": 10, "world_size": 1, "device_batch": 1, name: value}

@@ -345,6 +345,9 @@ def test_a_world_that_contradicts_the_strategy_is_refused(numbered):
         ({"sample_weight": [-1.0] * 60}, "0 or more"),
         ({"sample_weight": [math.nan] * 60}, "0 or more"),
         ({"class_weight": {2: 1.0}}, "label 2"),
+        ({"host_passes": 0}, "host_passes must be a whole number of at least 1, not 0"),
+        ({"host_passes": 2.0}, "not 2.0"),
+        ({"host_passes": 2, "host_batch": 19}, "two batches or more.*host_batch 19 holds one, of 10 samples"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_before_anything_is_read(kwargs, said, numbered, threads):

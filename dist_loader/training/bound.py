@@ -21,7 +21,7 @@ class Waits:
         decoding: of all reading threads together, decoding and resizing.
         ring_full: in which the loader had nothing to do, since the host batch was full.
         samples: read, for `reading` and `decoding`.
-        trained: samples trained on in `seconds`.
+        trained: samples trained on in `seconds`, one that is gone over several times counted once.
         threads: that read.
     """
 

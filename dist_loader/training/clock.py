@@ -46,7 +46,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
             decoding=times.decoding,
             ring_full=times.ring_full,
             samples=times.samples,
-            trained=int(self.samples * share),
+            trained=int(self.samples * share / self._train.plan.passes),
             threads=self._train.threads,
         )
 

@@ -26,12 +26,14 @@ def local_outputs(model: Any, sequence: ImageSequence, callbacks: list[keras.cal
     The outputs for a sample that could not be read are NaN.
 
     Raises:
-        ConfigError: the sequence drops samples.
+        ConfigError: the sequence drops samples, or goes over them several times.
         SampleError: a sample could not be read, and an output is of a type without NaN.
     """
     plan, rank, epoch = sequence.plan, sequence.world.rank, sequence.epoch
     if plan.remainder == "drop" and plan.samples % plan.global_batch:
         raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
+    if plan.passes > 1:
+        raise ConfigError(f"predict needs every sample once; make the sequence without host_passes={plan.passes}")
     with _in_slices(model, plan.accumulate):
         outputs = model.predict(sequence, verbose=0, callbacks=callbacks)
     steps = [plan.batch(epoch, step, rank)[0] for step in range(plan.steps)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,22 +51,23 @@ class PlannedBatches:
         return numbers[at], weights[at]
 
 
+Batch: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.int64]]"  # images, and the numbers of what they show
+
+
 class PassGroup:
-    """The images of the batches that an epoch goes over several times, kept until it goes on to other ones."""
+    """The batches that an epoch goes over several times, kept until it goes on to other ones."""
 
     def __init__(self) -> None:
-        self._kept: tuple[object, dict[int, npt.NDArray[Any]]] = None, {}
+        self._kept: tuple[object, dict[int, Batch]] = None, {}
 
-    def images(
-        self, epoch: int, group: range, number: int, read: Callable[[int], npt.NDArray[Any]]
-    ) -> npt.NDArray[Any]:
-        """The images of a batch of a group.
+    def batch(self, epoch: int, group: range, number: int, read: Callable[[int], Batch]) -> Batch:
+        """A batch of a group.
 
         Args:
             epoch: which.
             group: numbers of its batches that are gone over together.
             number: of the batch.
-            read: from a batch's number to its images, for those that are not there yet.
+            read: from a batch's number to the batch, for those that are not there yet.
         """
         place, kept = self._kept
         if place != (epoch, group):

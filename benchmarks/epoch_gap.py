@@ -38,7 +38,7 @@ import dist_loader as dl
 from benchmarks.loader import facts
 
 RESULT = Path(__file__).parent / "results" / "epoch_gap.json"
-BATCH, SIZE = 64, (32, 32)
+BATCH, HELD, SIZE = 64, 2048, (32, 32)
 STEP = 0.02  # seconds that a step takes
 STEPS = 60  # of an epoch, at its end and at its beginning
 FILES = 64
@@ -110,7 +110,7 @@ class Gap(keras.callbacks.Callback):  # type: ignore[misc]
 def gaps(samples: int, validated: bool, folder: Path, rounds: int) -> dict[str, Any]:
     """Medians over the rounds, in milliseconds."""
     alone = dl.World(0, 1, 0, 1)
-    train = dl.ImageSequence(index(folder, samples), SIZE, BATCH, "64MiB", world=alone)
+    train = dl.ImageSequence(index(folder, samples), SIZE, BATCH, HELD, world=alone)
     valid = dl.ImageSequence(index(folder, VALIDATION), SIZE, BATCH, world=alone, shuffle=False) if validated else None
     model = Nothing()
     model.compile()

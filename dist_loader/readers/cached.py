@@ -81,10 +81,11 @@ class CachedReader:
         """
         started = time.perf_counter()
         missing: dict[int, bytes | None] = {}  # by position in `out`
+        pixels, length = _bytes_of(out), self.cache.contents.sample_bytes
         for at, number in enumerate(numbers.tolist()):
             # Before the pixels are read: if the file changes in between, what is kept is of a state that it is not in.
             state = self._reader.state(number)
-            if state is None or not self.cache.read(number, state, _bytes_of(out[at])):
+            if state is None or not self.cache.read(number, state, pixels[at * length : (at + 1) * length]):
                 missing[at] = state
         fetching = time.perf_counter() - started
         for first, end in _runs(list(missing)):
@@ -92,7 +93,7 @@ class CachedReader:
             for at in range(first, end):
                 state = missing[at]
                 if state is not None:
-                    self.cache.write(int(numbers[at]), state, _bytes_of(out[at]))
+                    self.cache.write(int(numbers[at]), state, pixels[at * length : (at + 1) * length])
         return fetching
 
 
@@ -116,8 +117,8 @@ def _runs(positions: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _bytes_of(sample: npt.NDArray[Any]) -> memoryview:
-    return memoryview(sample).cast("B")  # type: ignore[arg-type]  # an array has a buffer
+def _bytes_of(samples: npt.NDArray[Any]) -> memoryview:
+    return memoryview(samples).cast("B")  # type: ignore[arg-type]  # an array has a buffer
 
 
 def _parsed(limit: int | str | None) -> int | None:

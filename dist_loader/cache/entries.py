@@ -56,7 +56,8 @@ class Cache:
         self._fd, self.held = open_file(self.folder, contents, limit)
         # Not at the end of the program: threads may still read then, and the number may be another file's already.
         weakref.finalize(self, os.close, self._fd).atexit = False
-        self._behind = contents.slot - MARGIN - contents.sample_bytes - MARGIN  # from the pixels to the second word
+        self._gap, self._rest = bytearray(MARGIN - _WORD), bytearray(contents.slot - 2 * MARGIN - contents.sample_bytes)
+        self._length = contents.slot - MARGIN + _WORD
         self._writes = True
         self._written_now: set[int] = set()
         self._mutex = threading.Lock()
@@ -77,16 +78,16 @@ class Cache:
         """
         if number >= self.held:
             return False
-        before, behind = bytearray(MARGIN), bytearray(self._behind + _WORD)
+        before, behind = bytearray(_WORD), bytearray(_WORD)
+        parts: list[bytearray | memoryview] = [before, self._gap, out, self._rest, behind]
         try:
-            got = os.preadv(self._fd, (before, out, behind), HEADER + number * self.contents.slot)
+            got = os.preadv(self._fd, parts, HEADER + number * self.contents.slot)
         except OSError:  # a faulty disk: the source is as good
             return False
-        word = before[:_WORD]
-        if word != behind[self._behind :] or not word.startswith(state) or got < MARGIN + len(out) + len(behind):
+        if before != behind or not before.startswith(state) or got < self._length:
             return False
         if not self._trusted[number >> 3] >> (number & 7) & 1:
-            if word[STATE_BYTES:] != _checksum(out):
+            if before[STATE_BYTES:] != _checksum(out):
                 return False
             self._trust(number)
         return True

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 import dist_loader as dl
 from benchmarks.loader import corpus, facts
-from dist_loader import window
+from dist_loader import pipeline
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = (0.5, 1, 1.5, 2, 4)  # for each core
@@ -31,12 +31,12 @@ LENGTHS = (1, 2, 4, 8, 16, 32, 64)  # images
 
 def epoch(index: dl.Index, threads: int, length: int | None) -> float:
     """Images per second over an epoch, and how long its first batch took is part of it."""
-    pipelines: Any = window._Pipeline  # noqa: SLF001
+    pipelines: Any = pipeline.Pipeline
     original: Callable[..., Any] = pipelines._batch  # noqa: SLF001
     if length is not None:
 
-        def cut(pipeline: Any, key: int, frame: Any) -> Any:
-            batch = original(pipeline, key, frame)
+        def cut(own: Any, key: int, frame: Any) -> Any:
+            batch = original(own, key, frame)
             if batch.unread:
                 batch.unread = [slice(at, at + length) for at in range(0, len(batch.numbers), length)]
             return batch

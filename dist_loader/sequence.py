@@ -6,7 +6,7 @@ import os
 import time
 import weakref
 from array import array
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from dist_loader.cores import reading_threads
 from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
+from dist_loader.pipeline import ReadingTimes
 from dist_loader.plan import Plan, Remainder
 from dist_loader.planned import PassGroup, PlannedBatches
 from dist_loader.readers.cached import cached
@@ -27,8 +28,9 @@ from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
 from dist_loader.remote.source import source_for
 from dist_loader.sizes import at_least_one, batches_in_host_batch, checked_seconds
+from dist_loader.topology import Topology, agreed_world
 from dist_loader.weights import mean_weights, own_weights
-from dist_loader.window import HostWindow, ReadingTimes
+from dist_loader.window import HostWindow
 from dist_loader.world import World
 
 if TYPE_CHECKING:
@@ -38,18 +40,6 @@ if TYPE_CHECKING:
     from dist_loader.readers import Reader
 
 _HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
-
-
-class Topology(Protocol):
-    """What a sequence needs to know of a strategy."""
-
-    @property
-    def world(self) -> World:
-        """This process among all."""
-
-    @property
-    def replicas(self) -> int:
-        """Devices that this process drives."""
 
 
 class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
@@ -143,7 +133,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
     ) -> None:
         super().__init__(workers=1)
         self.index = index
-        self.world = _agreed_world(strategy, world)
+        self.world = agreed_world(strategy, world)
         self._has_peers = self.world.size > 1 and (strategy is not None or world is None)
         replicas = 1 if strategy is None else strategy.replicas
         self.finds_device_batch = device_batch == "auto"
@@ -328,9 +318,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         draws, one_pass = self._draws, weakref.WeakMethod(self._one_pass)
         dataset = tf.data.Dataset.from_generator(lambda: draws.watched(_called(one_pass)), output_signature=spec)
         options = tf.data.Options()
-        options.autotune.enabled = (
-            False  # nothing to tune, and the end of its thread holds up every other epoch by 0.15 s
-        )
+        options.autotune.enabled = False  # nothing to tune, and its thread's end holds up every other epoch by 0.15 s
         return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD).with_options(options)
 
     def delivered_at(self, step: int) -> float:
@@ -379,14 +367,6 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         except Exception as error:
             self.failure = error
             raise
-
-
-def _agreed_world(strategy: Topology | None, world: World | None) -> World:
-    if strategy is None:
-        return World.detect() if world is None else world
-    if world is not None and world != strategy.world:
-        raise ConfigError(f"the sequence was given {world} and a strategy of {strategy.world}; give one of them")
-    return strategy.world
 
 
 def _largest_device_batch(global_batch: int | None, devices: int) -> int:

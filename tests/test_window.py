@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dist_loader.frames
+import dist_loader.pipeline
 import dist_loader.window
 from dist_loader.errors import ReadTimeout, SampleError
 from dist_loader.frames import FrameRing
@@ -526,7 +527,7 @@ def test_close_waits_for_who_is_in_the_middle_of_a_sample_and_wakes_who_waits_fo
 
 
 def test_close_does_not_wait_for_ever_for_readers_that_are_stuck(threads, monkeypatch):
-    monkeypatch.setattr(dist_loader.window, "_JOIN_SECONDS", 0.2)
+    monkeypatch.setattr(dist_loader.pipeline, "_JOIN_SECONDS", 0.2)
     reader = NumberReader(stuck=range(1000))
     window = window_of(reader, frames=20, threads=8, timeout=0.1)
     with pytest.raises(ReadTimeout):

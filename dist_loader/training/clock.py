@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from dist_loader.pipeline import ReadingTimes
 from dist_loader.sequence import ImageSequence
 from dist_loader.training.bound import Waits
-from dist_loader.window import ReadingTimes
 
 
 class InputClock(keras.callbacks.Callback):  # type: ignore[misc]

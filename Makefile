@@ -70,11 +70,11 @@ test: test-quick test-distributed
 
 test-quick: $(HOROVOD)
 	@echo '== tests in one process'
-	@$(BIN)/python -m pytest -m 'not distributed'
+	@$(BIN)/python -m pytest -m 'not distributed' -n auto --maxprocesses 4
 
 test-distributed: $(HOROVOD)
 	@echo '== tests that start real ranks'
-	@$(BIN)/python -m pytest -m distributed
+	@$(BIN)/python -m pytest -m distributed -n 2 --dist loadfile
 
 lint: $(PACKAGES)
 	@echo '== ruff and mypy'

@@ -30,7 +30,6 @@ LAUNCHES = {
     Launch("gloo", 3): [*FEW, "slices-masks", "batch-normalisation"],
     Launch("gloo", 4): ["fewer-samples-than-ranks", "adam-global-clipnorm"],
     Launch("mpi", 2): ["embedding", "masks", "batch-normalisation"],
-    Launch("mpi", 4): ["one-sample-in-the-last-step"],
     Launch("python", 1, replicas=2): [
         "one-sample-in-the-last-step",
         "adam-global-clipnorm",

@@ -21,7 +21,7 @@ from tests.remote.conftest import Site
 
 pytestmark = pytest.mark.distributed
 
-QUICK = Limits(tries=2, connect=0.25, silence=0.25, one_try=2.0, total=3.0)
+QUICK = Limits(tries=2, connect=0.25, silence=0.25, one_try=4.0, total=12.0)
 BODY = bytes(range(256)) * 40
 
 

@@ -97,7 +97,7 @@ def main(images: str, out: str) -> None:
     keras.utils.set_random_seed(7)
     random.seed(rank)
     how = {"size": (8, 8), "color": "grayscale", "host_batch": 60, "strategy": strategy}
-    how["seed"] = int(os.environ.get("SEED", "0"))
+    how["seed"] = int(os.environ.get("SEED") or 0)
     devices = strategy.world.size * strategy.replicas
     train = dl.ImageSequence(index, device_batch=GLOBAL_BATCH // devices, crop="random-resized", **how)
     valid = dl.ImageSequence(index.take(np.arange(40)), device_batch=1, shuffle=False, **how)
@@ -121,7 +121,7 @@ def main(images: str, out: str) -> None:
         model,
         train,
         validation_data=valid,
-        epochs=int(os.environ.get("EPOCHS", "3")),
+        epochs=int(os.environ.get("EPOCHS") or 3),
         checkpoint_dir=Path(out) / "checkpoints",
         checkpoint_every=os.environ.get("EVERY", "2"),
         grace=float(os.environ.get("GRACE", "25")),

@@ -11,7 +11,7 @@ from dist_loader.errors import ConfigError
 from dist_loader.index import Index
 from dist_loader.sequence import ImageSequence
 from dist_loader.training.agreement import facts_of, plain, require_same
-from dist_loader.training.watched import checked_seconds, watched
+from dist_loader.training.watched import checked_limit, watched
 from dist_loader.world import World
 
 
@@ -78,13 +78,13 @@ def test_facts_tell_models_samples_and_pixels_apart(numbered) -> None:
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, None), (0, None), (600, 600.0), (1.5, 1.5)])
 def test_watchdog_takes_seconds(given: float | None, seconds: float | None) -> None:
-    assert checked_seconds(given) == seconds
+    assert checked_limit(given) == seconds
 
 
 @pytest.mark.parametrize("given", [-1, 0.5, True, "600", float("nan"), float("inf")])
 def test_watchdog_refuses_what_is_no_number_of_seconds(given: object) -> None:
     with pytest.raises(ConfigError, match="watchdog must be"):
-        checked_seconds(given)
+        checked_limit(given)
 
 
 def test_one_rank_is_not_watched(threads) -> None:

@@ -23,7 +23,7 @@ from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
 from dist_loader.training.prepare import prepare, prepared
 from dist_loader.training.progress import Verbose
-from dist_loader.training.watched import checked_seconds, watched
+from dist_loader.training.watched import checked_limit, watched
 from dist_loader.world import World
 
 _log = logging.getLogger("dist_loader")
@@ -52,7 +52,7 @@ def init(name: Name = "auto", compression: Compression = "none", watchdog: float
         raise ConfigError(f"strategy must be one of {', '.join(get_args(Name))}, not {name!r}")
     if compression not in get_args(Compression):
         raise ConfigError(f"compression must be one of {', '.join(get_args(Compression))}, not {compression!r}")
-    seconds = checked_seconds(watchdog)
+    seconds = checked_limit(watchdog)
     if name == "multiworker":
         raise ConfigError(
             "Keras 3 cannot train under tf.distribute.MultiWorkerMirroredStrategy: its trainer fails in two places "

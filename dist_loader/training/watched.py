@@ -28,7 +28,7 @@ _notes: ContextVar[Notes | None] = ContextVar("notes", default=None)  # of the c
 _MEETING_BYTES = 1024
 
 
-def checked_seconds(watchdog: float | None) -> float | None:
+def checked_limit(watchdog: float | None) -> float | None:
     """The watchdog's seconds; None where it is off.
 
     Raises:

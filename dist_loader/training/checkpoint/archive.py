@@ -47,16 +47,6 @@ def write(file: IO[bytes], state: Mapping[str, Any], arrays: Mapping[str, Array]
                 np.lib.format.write_array(member, plain, allow_pickle=False)
 
 
-def read_state(file: IO[bytes]) -> dict[str, Any]:
-    """What is said of an archive's arrays, without reading them.
-
-    Raises:
-        Damaged: it cannot be read.
-    """
-    with _guarded():
-        return _state(file)[0]
-
-
 def read(file: IO[bytes]) -> tuple[dict[str, Any], dict[str, Array]]:
     """An archive's state and all its arrays.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from dist_loader.training.progress import Say
 from dist_loader.training.signals import Interrupted, Signals
 from dist_loader.training.wishes import Wish, Wishes, granted
 
-_SIGNALS = {Wish.TERMINATE: 15, Wish.INTERRUPT: 2}
+_SIGNALS = {Wish.TERMINATE: signal.SIGTERM, Wish.INTERRUPT: signal.SIGINT}
 _ASKED_EVERY = 10  # steps of a validation, in which no gradients carry wishes
 
 _log = logging.getLogger("dist_loader")
@@ -107,7 +108,8 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
             self._save()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._trained_metrics = snapshot.values(snapshot.Variables.of(self.model).metrics, "metrics")
+        if self._every is not None:
+            self._trained_metrics = snapshot.values(snapshot.Variables.of(self.model).metrics, "metrics")
         self._tested = 0
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -186,8 +188,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
             self._writer.finish()
         self._devices.sum_arrays([np.zeros(1)])  # a launcher ends all ranks as soon as one has ended
         goes_on = "" if self._every is None else "; the same command goes on from there"
-        message = f"ended by {wish.name.replace('TERMINATE', 'SIGTERM').replace('INTERRUPT', 'SIGINT')}"
-        message = f"{message} at {self._position}{goes_on}"
+        message = f"ended by {_SIGNALS[wish].name} at {self._position}{goes_on}"
         self._say(message)
         raise Interrupted(_SIGNALS[wish], message)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import keras
-import numpy as np
 
 from dist_loader.errors import CheckpointError, ConfigError
 from dist_loader.training.checkpoint.folder import Folder
+from dist_loader.training.checkpoint.snapshot import not_trained, of_rank
 
 Which = Literal["last", "best"]
 
@@ -38,9 +38,8 @@ def load_checkpoint(model: keras.Model, directory: str | Path, which: Which = "b
     if content is None:
         raise CheckpointError(f"there is no checkpoint in {folder.path}")
     described = content.state["variables"]
-    trained = {id(variable) for variable in model.trainable_variables}
-    others = [variable for variable in model.variables if id(variable) not in trained]
-    pairs: list[tuple[Any, Any, Any]] = []
+    others = not_trained(model)
+    found: list[tuple[Any, Any]] = []
     for group, variables in (("shared", model.trainable_variables), ("own", others)):
         if group == "own" and len(described["own"]) != len(others):
             _refuse(content.path, f"{len(described['own'])} variables that are not trained", str(len(others)))
@@ -48,14 +47,10 @@ def load_checkpoint(model: keras.Model, directory: str | Path, which: Which = "b
             path, shape, dtype = described[group][at] if at < len(described[group]) else ("nothing", [], "")
             if (list(variable.shape), variable.dtype) != (shape, dtype):
                 _refuse(content.path, f"{path} {tuple(shape)} {dtype}", f"{variable.path} {tuple(variable.shape)}")
-            pairs.append((variable, content.arrays.get(f"{group}-{at}"), content.arrays.get(f"ranks-{group}-{at}")))
-    for variable, value, of_ranks in pairs:
-        if value is not None:
-            variable.assign(value)
-        elif keras.backend.is_float_dtype(variable.dtype):
-            variable.assign(of_ranks.astype(np.float64).mean(axis=0))
-        else:
-            variable.assign(of_ranks[0])
+            mean = keras.backend.is_float_dtype(variable.dtype)
+            found.append((variable, of_rank(content.arrays, f"{group}-{at}", rank=0, mean=mean)))
+    for variable, value in found:
+        variable.assign(value)
     return content.path
 
 

@@ -35,10 +35,8 @@ class Variables:
     @classmethod
     def of(cls, model: Any) -> Variables:
         """Those of a compiled model whose optimizer is built."""
-        trained = {id(variable) for variable in model.trainable_variables}
-        own = [variable for variable in model.variables if id(variable) not in trained]
         metrics = {id(variable): variable for metric in model.metrics for variable in metric.variables}
-        return cls([*model.trainable_variables, *model.optimizer.variables], own, list(metrics.values()))
+        return cls([*model.trainable_variables, *model.optimizer.variables], not_trained(model), list(metrics.values()))
 
     def described(self) -> dict[str, list[list[Any]]]:
         """Name, shape and type of each, as JSON takes them."""
@@ -46,6 +44,12 @@ class Variables:
             group: [[variable.path, list(variable.shape), variable.dtype] for variable in variables]
             for group, variables in (("shared", self.shared), ("own", self.own), ("metrics", self.metrics))
         }
+
+
+def not_trained(model: Any) -> list[Any]:
+    """A model's variables beside those that are trained, in the order of `model.variables`."""
+    trained = {id(variable) for variable in model.trainable_variables}
+    return [variable for variable in model.variables if id(variable) not in trained]
 
 
 def values(variables: list[Any], group: str) -> dict[str, Array]:
@@ -115,6 +119,15 @@ def put_back_shared(model: Any, arrays: dict[str, Array]) -> None:
         variable.assign(arrays[f"shared-{at}"])
 
 
+def of_rank(arrays: dict[str, Array], name: str, rank: int, mean: bool = False) -> Array:
+    """What a rank gets of an array: the one that all ranks had, else its own (ranks go round), or the ranks' mean."""
+    if name in arrays:
+        return arrays[name]
+    rows = arrays[f"ranks-{name}"]
+    value: Array = rows.astype(np.float64).mean(axis=0).astype(rows.dtype) if mean else rows[rank % len(rows)]
+    return value
+
+
 def put_back_own(model: Any, state: dict[str, Any], arrays: dict[str, Array], devices: Devices) -> None:
     """Give this rank its own part: moving statistics, seeds, and the states of the random generators.
 
@@ -122,20 +135,10 @@ def put_back_own(model: Any, state: dict[str, Any], arrays: dict[str, Array], de
     round.
     """
     same_world = state["world_size"] == devices.world.size
-
-    def of_this_rank(name: str, mean: bool) -> Array:
-        if name in arrays:
-            return arrays[name]
-        rows = arrays[f"ranks-{name}"]
-        value: Array = (
-            rows.astype(np.float64).mean(axis=0).astype(rows.dtype) if mean else rows[devices.world.rank % len(rows)]
-        )
-        return value
-
     for at, variable in enumerate(Variables.of(model).own):
         mean = not same_world and keras.backend.is_float_dtype(variable.dtype)
-        variable.assign(of_this_rank(f"own-{at}", mean))
-    random_state.put_back({name: of_this_rank(name, mean=False) for name in random_state.NAMES})
+        variable.assign(of_rank(arrays, f"own-{at}", devices.world.rank, mean))
+    random_state.put_back({name: of_rank(arrays, name, devices.world.rank) for name in random_state.NAMES})
 
 
 def put_back_metrics(model: Any, state: dict[str, Any], arrays: dict[str, Array], devices: Devices) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dist_loader.watchdog.last_words import log_file
 from dist_loader.watchdog.look import Look
+from dist_loader.watchdog.stack_timer import StackTimer
 
 if TYPE_CHECKING:
     from dist_loader.watchdog.lines import End, State
@@ -51,6 +51,7 @@ class Own:
         meeting: of the ranks.
         limits: how long what may take.
         look: sees where this rank is.
+        stacks: leaves the stack of the thread that trains, when this process stands still.
         end: set once, by the thread that trains.
         ended: when, in seconds of `time.monotonic`.
     """
@@ -58,6 +59,7 @@ class Own:
     meeting: Meeting
     limits: Limits
     look: Look
+    stacks: StackTimer
     end: End | None = None
     ended: float = 0.0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -96,8 +98,8 @@ class Own:
 
         A process that was stopped must not blame others for the silence that it did not hear.
         """
-        # If Python stands still, this C thread does not, and leaves the stacks.
-        faulthandler.dump_traceback_later(self.limits.lost, file=log_file() or 2)
+        file = log_file()
+        self.stacks.start(self.limits.lost, 2 if file is None else file)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), self.between_beats if seconds is None else seconds)
         self._changed.clear()

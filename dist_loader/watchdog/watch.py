@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import socket
 import threading
@@ -16,13 +15,14 @@ from dist_loader.watchdog.lines import End
 from dist_loader.watchdog.look import Look
 from dist_loader.watchdog.own import Meeting, Own
 from dist_loader.watchdog.place import Notes
+from dist_loader.watchdog.stack_timer import StackTimer
 from dist_loader.watchdog.verdict import Limits, Verdict
 
 _log = logging.getLogger("dist_loader")
 
 
 class Watch:
-    """Watches a call from now on, until `end`.
+    """Watches a call from now on, until `end`. Made by the thread that trains.
 
     If the job has to end, this process does, with exit code 75, whatever it is doing; but one whose training
     ended by its own error is left to raise it.
@@ -36,7 +36,7 @@ class Watch:
 
     def __init__(self, meeting: Meeting, notes: Notes, limits: Limits, listener: socket.socket | None = None) -> None:
         self.notes = notes
-        self._own = Own(meeting, limits, Look(notes))
+        self._own = Own(meeting, limits, Look(notes), StackTimer(threading.get_native_id()))
         self._listener = listener
         self._thread = threading.Thread(target=self._run, name="dist_loader-watchdog", daemon=True)
         self._thread.start()
@@ -56,7 +56,7 @@ class Watch:
         except Exception:  # noqa: BLE001 (a fault of the watchdog must not end a training)
             _log.exception("the watchdog of rank %d failed; the training goes on without it", self._own.meeting.rank)
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._own.stacks.end()
             if self._listener is not None:
                 self._listener.close()
         if verdict is None:

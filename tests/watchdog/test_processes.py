@@ -171,7 +171,7 @@ def test_a_rank_whose_python_stands_still_is_named_and_leaves_its_stack(job: Cal
     assert codes == [ENDED_BY_ANOTHER] * 2
     assert "rank 1 on a does not answer" in said[0]
     log = job("holds").read("rank-1.log")
-    assert "in act" in log.partition("Timeout (")[2].partition("ERROR")[0]
+    assert "in act" in log.partition("Stack (most recent call first):")[2].partition("ERROR")[0]
 
 
 def test_a_rank_that_cannot_be_reached_is_named_and_trains_on(job: Callable[[str], Job]) -> None:

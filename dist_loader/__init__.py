@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from dist_loader.index import Index
     from dist_loader.permutation import Permutation
     from dist_loader.plan import Plan
-    from dist_loader.sequence import ImageSequence
+    from dist_loader.readers import Reader, SampleReader
+    from dist_loader.sequence.image import ImageSequence
+    from dist_loader.sequence.reader import ReaderSequence
     from dist_loader.training.callbacks import on_rank_zero
     from dist_loader.training.checkpoint.load import load_checkpoint
     from dist_loader.training.learning_rate import scaled_learning_rate
@@ -35,13 +37,16 @@ _HOMES = {
     "CheckpointError": "dist_loader.errors",
     "ConfigError": "dist_loader.errors",
     "DistLoaderError": "dist_loader.errors",
-    "ImageSequence": "dist_loader.sequence",
+    "ImageSequence": "dist_loader.sequence.image",
     "Index": "dist_loader.index",
     "Interrupted": "dist_loader.training.signals",
     "Permutation": "dist_loader.permutation",
     "Plan": "dist_loader.plan",
     "ReadTimeout": "dist_loader.errors",
+    "Reader": "dist_loader.readers",
+    "ReaderSequence": "dist_loader.sequence.reader",
     "SampleError": "dist_loader.errors",
+    "SampleReader": "dist_loader.readers",
     "Strategy": "dist_loader.training.strategy",
     "Summary": "dist_loader.training.summary",
     "TooManyBadSamples": "dist_loader.errors",
@@ -62,7 +67,10 @@ __all__ = [
     "Permutation",
     "Plan",
     "ReadTimeout",
+    "Reader",
+    "ReaderSequence",
     "SampleError",
+    "SampleReader",
     "Strategy",
     "Summary",
     "TooManyBadSamples",

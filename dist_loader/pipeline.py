@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dist_loader.arrays import Arrays, Layout, rows
 from dist_loader.errors import ReadTimeout
 from dist_loader.frames import Frame, FrameRing
 
@@ -47,19 +48,20 @@ class ReadingTimes:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a batch is read to: a frame, and the numbers of the samples that are in it."""
+    """Where a batch is read to: a frame, the arrays in it, and the numbers of the samples that are in them."""
 
     frame: Frame
+    arrays: Arrays
     numbers: Numbers
 
 
 class Batch:
     """A batch on its way from sample numbers to a filled frame."""
 
-    def __init__(self, epoch: int, numbers: Numbers, frame: Frame, parts: list[slice]) -> None:
+    def __init__(self, epoch: int, numbers: Numbers, place: Place, parts: list[slice]) -> None:
         self.epoch = epoch
         self.numbers = numbers
-        self.place = Place(frame, numbers.copy())
+        self.place = place
         self.unread = parts
         self.errors: dict[int, Exception] = {}  # by the first position of the part that failed
         self.abandoned = False
@@ -72,9 +74,16 @@ class Pipeline:
     """Frames in, filled batches out: one thread that schedules, several that read."""
 
     def __init__(
-        self, reader: Reader, contents: Contents, ring: FrameRing, threads: int, clock: DecodeClock | None
+        self,
+        reader: Reader,
+        contents: Contents,
+        ring: FrameRing,
+        layout: Layout,
+        threads: int,
+        clock: DecodeClock | None,
     ) -> None:
         self._reader = reader
+        self._layout = layout
         self._clock = clock
         self._contents = contents
         self._ring = ring
@@ -181,7 +190,7 @@ class Pipeline:
 
     def _read_elsewhere(self, batch: Batch) -> None:
         """Go on with a batch in another frame: into this one somebody may write at any time."""
-        old, batch.place = batch.place, Place(self._ring.another(), batch.numbers.copy())
+        old, batch.place = batch.place, self._place(self._ring.another(), batch.numbers)
         np.copyto(batch.place.frame, old.frame)
         unread = np.zeros(len(batch.numbers), bool)
         for part in batch.unread:
@@ -199,14 +208,14 @@ class Pipeline:
         if batch.ready.is_set():
             self._ring.give_back(batch.place.frame)
 
-    def hand_over(self, batch: Batch) -> tuple[Frame, Numbers]:
-        """The filled frame of a batch that is ready, lent out; or the error of its first sample that failed."""
+    def hand_over(self, batch: Batch) -> tuple[Arrays, Numbers]:
+        """The arrays of a batch that is ready, lent out; or the error of its first sample that failed."""
         if batch.abandoned:
             raise RuntimeError("this host window is closed")
         if batch.errors:
             self._ring.give_back(batch.place.frame)
             raise batch.errors[min(batch.errors)]
-        return self._ring.lend(batch.place.frame), batch.place.numbers
+        return self._layout.arrays(self._ring.lend(batch.place.frame)), batch.place.numbers
 
     def _schedule(self) -> None:
         while True:
@@ -233,12 +242,17 @@ class Pipeline:
         try:
             epoch, numbers = self._contents(key)
         except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
-            batch = Batch(0, np.empty(0, np.int64), frame, [])
+            none = np.empty(0, np.int64)
+            batch = Batch(0, none, self._place(frame, none), [])
             batch.errors[0] = error
             return batch
         # Parts are small enough that all threads share the reading of one batch.
         length = max(1, min(16, len(numbers) // (2 * len(self._threads))))
-        return Batch(epoch, numbers, frame, [slice(at, at + length) for at in range(0, len(numbers), length)])
+        parts = [slice(at, at + length) for at in range(0, len(numbers), length)]
+        return Batch(epoch, numbers, self._place(frame, numbers), parts)
+
+    def _place(self, frame: Frame, numbers: Numbers) -> Place:
+        return Place(frame, self._layout.arrays(frame), numbers.copy())
 
     def _read_parts(self) -> None:
         this_thread = threading.get_ident()
@@ -248,9 +262,8 @@ class Pipeline:
             started, fetching, read, failure = time.perf_counter(), 0.0, 0, None
             try:
                 if not batch.abandoned and place is batch.place:
-                    fetching = (
-                        self._reader.read(place.numbers[part], batch.epoch, place.frame[part]) or 0.0
-                    )  # of one that does not say
+                    taken = self._reader.read(place.numbers[part], batch.epoch, rows(place.arrays, part))
+                    fetching = taken or 0.0
                     read = len(batch.numbers[part])
             except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
                 failure = error

@@ -6,13 +6,16 @@ import hashlib
 import operator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_loader.errors import ConfigError
 from dist_loader.permutation import Permutation
+
+if TYPE_CHECKING:
+    from dist_loader.sequence.order import Order
 
 Remainder = Literal["weight", "drop", "wrap"]
 
@@ -178,7 +181,7 @@ class Plan:
         return numbers[0], weights[0]
 
     def read(
-        self, epoch: int, first: int, count: int, rank: int
+        self, epoch: int, first: int, count: int, rank: int, order: Order | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The samples of one rank in consecutive batches, in the order of reading. Several at once cost little more.
 
@@ -187,6 +190,7 @@ class Plan:
             first: the first batch, from 0 to `batches - 1`.
             count: how many; fewer come where the epoch ends.
             rank: from 0 to `world_size - 1`.
+            order: which samples are at an epoch's positions; None: those of the index, shuffled or not.
 
         Returns:
             As `batch`, of shape (count, local_batch).
@@ -203,7 +207,7 @@ class Plan:
         if self.remainder == "weight":
             weights[positions >= self.samples] = 0
         positions %= self.samples
-        return self._order(epoch, positions), weights
+        return self._order(epoch, positions) if order is None else order.samples(epoch, positions), weights
 
     def _order(self, epoch: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if not self.shuffle:

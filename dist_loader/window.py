@@ -6,8 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
+from dist_loader.arrays import Layout
 from dist_loader.frames import FrameRing
 from dist_loader.pipeline import Contents, Numbers, Pipeline, ReadingTimes
 
@@ -44,8 +43,9 @@ class HostWindow:
         clock: DecodeClock | None = None,
     ) -> None:
         self._timeout = timeout
-        ring = FrameRing(frames, (batch, *reader.shape), reader.dtype)
-        self._pipeline = Pipeline(reader, contents, ring, threads, clock)
+        layout = Layout.of(reader, batch)
+        ring = FrameRing(frames, layout.frame_shape, layout.frame_dtype)
+        self._pipeline = Pipeline(reader, contents, ring, layout, threads, clock)
         self._one_consumer = threading.Lock()
         # The threads hold the pipeline and not this object, so that it can be forgotten while they run.
         self.close = weakref.finalize(self, self._pipeline.close)
@@ -58,14 +58,16 @@ class HostWindow:
         """What the batch that somebody waits for still waits for; None if nobody waits for one."""
         return self._pipeline.waits_for() if self._one_consumer.locked() else None
 
-    def get(self, key: int, until: int | None = None) -> npt.NDArray[Any]:
+    def get(self, key: int, until: int | None = None) -> Any:
         """The batch of a key, shape (batch, *reader.shape); see `get_with_numbers`."""
         return self.get_with_numbers(key, until)[0]
 
-    def get_with_numbers(self, key: int, until: int | None = None) -> tuple[npt.NDArray[Any], Numbers]:
+    def get_with_numbers(self, key: int, until: int | None = None) -> tuple[Any, Numbers]:
         """The batch of a key, shape (batch, *reader.shape), and the sample numbers that the reader left, (batch,).
 
-        Its memory is filled again as soon as the last reference to the array is gone, and not before.
+        A reader of several arrays gives a dictionary of them.
+
+        Its memory is filled again as soon as the last reference to it is gone, and not before.
 
         Args:
             key: which batch.

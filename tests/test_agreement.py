@@ -9,7 +9,7 @@ import pytest
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
 from dist_loader.index import Index
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 from dist_loader.training.agreement import facts_of, plain, require_same
 from dist_loader.training.watched import checked_limit, watched
 from dist_loader.world import World

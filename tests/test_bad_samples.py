@@ -31,7 +31,7 @@ from dist_loader.bad_samples.policy import budget_in_samples, stand_ins
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError, TooManyBadSamples
 from dist_loader.index import Index
 from dist_loader.readers.source import Source
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
 
 SAMPLES = 40

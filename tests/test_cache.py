@@ -98,7 +98,7 @@ def test_what_is_missing_in_a_batch_is_decoded_alone(make, root):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_sequence_serves_the_same_batches_on_any_number_of_ranks(world_size, shuffle, root, tmp_path, threads):
-    from dist_loader.sequence import ImageSequence
+    from dist_loader.sequence.image import ImageSequence
     from dist_loader.world import World
 
     def batches(cache):
@@ -430,7 +430,7 @@ def test_a_limit_that_makes_no_sense_is_refused(limit, make):
 
 
 def test_a_limit_without_a_cache_is_refused(root):
-    from dist_loader.sequence import ImageSequence
+    from dist_loader.sequence.image import ImageSequence
 
     with pytest.raises(ConfigError, match="cache_bytes='1GiB' without cache"):
         ImageSequence(Index.from_directory(root), SIZE, 2, cache_bytes="1GiB")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dist_loader.index import Index
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
 
 ROOT = Path(__file__).parents[1]

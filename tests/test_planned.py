@@ -11,9 +11,9 @@ import tensorflow as tf
 
 import dist_loader.frames
 from dist_loader.plan import Plan
-from dist_loader.planned import PlannedBatches
 from dist_loader.readers.image import ImageReader
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
+from dist_loader.sequence.planned import PlannedBatches
 from dist_loader.world import World
 
 SIZE = (4, 4)

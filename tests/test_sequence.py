@@ -26,7 +26,7 @@ from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.frames import FrameRing
 from dist_loader.index import Index
 from dist_loader.readers.image import ImageReader
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1)
@@ -841,7 +841,7 @@ def test_fit_under_a_mirrored_strategy_shows_every_epoch_once(numbered):
 ENDING = textwrap.dedent("""
     import sys
     from dist_loader.index import Index
-    from dist_loader.sequence import ImageSequence
+    from dist_loader.sequence.image import ImageSequence
     from dist_loader.world import World
 
     sequence = ImageSequence(Index.from_directory(sys.argv[1]), (64, 64), 2, 60, world=World(0, 1, 0, 1), threads=8)

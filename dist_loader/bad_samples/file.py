@@ -25,7 +25,7 @@ class BadSample:
         rank: which rank found out.
         epoch: in which epoch it was to be read.
         sample: its number in the index.
-        label: as it is in the index.
+        label: as it is in the index; None if it has none.
         index: the index's fingerprint.
     """
 
@@ -34,7 +34,7 @@ class BadSample:
     rank: int
     epoch: int
     sample: int
-    label: int
+    label: int | None
     index: str
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dist_loader.arrays import by_name, rows
 from dist_loader.bad_samples.policy import stand_ins
 from dist_loader.errors import SampleError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
@@ -33,12 +36,12 @@ class TolerantReader:
         self._bad = bad
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
         """Shape of one sample."""
         return self._reader.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[Any] | Mapping[str, np.dtype[Any]]:
         """Type of one sample's elements."""
         return self._reader.dtype
 
@@ -46,7 +49,7 @@ class TolerantReader:
         """What a person would call a sample."""
         return self._reader.name(number)
 
-    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> float:
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: Any) -> float:
         """Read samples into `out`; seconds spent fetching what is stored.
 
         `numbers` is changed to what is really there: n for sample n, and ~n (which is negative) for pixels of sample n
@@ -59,24 +62,23 @@ class TolerantReader:
         at, fetching = 0, 0.0
         while at < len(numbers):
             try:
-                return fetching + (self._reader.read(numbers[at:], epoch, out[at:]) or 0.0)
+                return fetching + (self._reader.read(numbers[at:], epoch, rows(out, slice(at, None))) or 0.0)
             except SampleError as error:
                 self._bad.note(error, epoch)
                 if self._bad.on_bad == "raise":
                     raise
                 at += numbers[at:].tolist().index(error.sample)  # the samples before it have been read
-                numbers[at], seconds = self._stand_in(error, numbers[at : at + 1].copy(), epoch, out[at : at + 1])
+                place = slice(at, at + 1)
+                numbers[at], seconds = self._stand_in(error, numbers[place].copy(), epoch, rows(out, place))
                 fetching += seconds
                 at += 1
         return fetching
 
-    def _stand_in(
-        self, first: SampleError, one: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]
-    ) -> tuple[int, float]:
+    def _stand_in(self, first: SampleError, one: npt.NDArray[np.int64], epoch: int, out: Any) -> tuple[int, float]:
         """What took a sample's place, as a number to be written in `numbers`, and seconds spent fetching it."""
         bad, counts = self._bad, self._bad.on_bad == "replace"
         tried = 0
-        for other in stand_ins(first.sample, epoch, bad.seed, len(bad.index)):
+        for other in stand_ins(first.sample, epoch, bad.seed, len(bad.samples)):
             tried += 1
             one[0] = other
             try:
@@ -88,5 +90,6 @@ class TolerantReader:
         if counts:
             reason = f"{first.reason}; and of {tried} samples tried in its place none could be read"
             raise SampleError(first.sample, first.path, reason) from first
-        out[...] = 0
+        for array in by_name(out).values():
+            array[...] = 0
         return ~first.sample, 0.0

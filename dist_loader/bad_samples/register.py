@@ -19,7 +19,7 @@ from dist_loader.bad_samples.policy import OnBad, budget_in_samples, checked_on_
 from dist_loader.errors import ConfigError, SampleError, TooManyBadSamples
 
 if TYPE_CHECKING:
-    from dist_loader.index import Index
+    from dist_loader.sequence.data import Samples
 
 _log = logging.getLogger("dist_loader")
 
@@ -37,10 +37,10 @@ class _Told:
 
 
 class BadSamples:
-    """What is known of an index's bad samples. Any thread may call its methods.
+    """What is known of a sequence's bad samples. Any thread may call its methods.
 
     Args:
-        index: the samples.
+        samples: all of them.
         on_bad: what becomes of a bad sample's place.
         budget: how many may be bad; see `budget_in_samples`.
         seed: of the shuffling; decides which sample takes a bad one's place.
@@ -53,7 +53,7 @@ class BadSamples:
 
     def __init__(
         self,
-        index: Index,
+        samples: Samples,
         on_bad: OnBad,
         budget: float | None,
         seed: int,
@@ -61,8 +61,8 @@ class BadSamples:
         file: str | os.PathLike[str] | None,
     ) -> None:
         self.on_bad = checked_on_bad(on_bad)
-        self.budget = budget_in_samples(budget, len(index))
-        self.index = index
+        self.budget = budget_in_samples(budget, len(samples))
+        self.samples = samples
         self.seed = seed
         self._rank = rank
         self._own: dict[str, BadSample] = {}  # found by this process, by path
@@ -108,8 +108,8 @@ class BadSamples:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _OF_THE_PROCESS:
             raise error
-        label = int(self.index.labels[error.sample])
-        bad = BadSample(error.path, error.reason, self._rank, epoch, error.sample, label, self.index.fingerprint)
+        label = None if self.samples.labels is None else int(self.samples.labels[error.sample])
+        bad = BadSample(error.path, error.reason, self._rank, epoch, error.sample, label, self.samples.fingerprint)
         with self._one_thread:
             if bad.path not in self._own:
                 self._own[bad.path] = self._unwritten[bad.path] = bad
@@ -134,7 +134,7 @@ class BadSamples:
         return np.frombuffer(b"".join(digests), np.int64)
 
     def _paths(self) -> set[str]:
-        return self._own.keys() | (set() if self._file is None else self._file.paths(self.index.fingerprint))
+        return self._own.keys() | (set() if self._file is None else self._file.paths(self.samples.fingerprint))
 
     def _write(self) -> list[BadSample]:
         """Write down what was not yet; returns what no rank or run has written before."""

@@ -1,10 +1,12 @@
-"""Readers: sample numbers in, arrays out, decoded straight into given memory."""
+"""Readers: sample numbers in, arrays out, written straight into given memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
@@ -16,24 +18,25 @@ class Reader(Protocol):
     """
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
+    def shape(self) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+        """Shape of one sample; of samples of several arrays, their shapes by name."""
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of one sample's elements."""
+    def dtype(self) -> np.dtype[Any] | Mapping[str, np.dtype[Any]]:
+        """Type of one sample's elements; of samples of several arrays, their types by name."""
 
-    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: npt.NDArray[Any]) -> float:
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int, out: Any) -> float | None:
         """Read samples into given memory.
 
         Args:
             numbers: which samples, int64, shape (n,). A reader that puts others in their places writes that here
                 (`bad_samples.TolerantReader` does).
             epoch: the epoch that they are read for, from 0; what is random about a sample depends on it.
-            out: where to, shape (n, *shape), C-contiguous. Every element must be written.
+            out: where to: an array of shape (n, *shape), or a dictionary of them if `shape` is one; C-contiguous.
+                Every element must be written.
 
         Returns:
-            Seconds of it that were spent fetching what is stored, and not decoding it.
+            Seconds of it that were spent fetching what is stored, and not decoding it; None if that is not known.
 
         Raises:
             SampleError: a sample could not be read.
@@ -41,3 +44,18 @@ class Reader(Protocol):
 
     def name(self, number: int) -> str:
         """What a person would call a sample, such as its path."""
+
+
+class SampleReader(Reader, Protocol):
+    """A reader that also knows which samples there are: what a `ReaderSequence` reads."""
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes when the samples do, their number or their order; the same on all ranks.
+
+        By it, ranks that would train on other data refuse to start, and a checkpoint of another training is told.
+        """

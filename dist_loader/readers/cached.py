@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 
 class CacheableReader(Reader, Protocol):
-    """A reader whose samples may be kept."""
+    """A reader of one array whose samples may be kept."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one sample's elements."""
 
     @property
     def samples(self) -> int:
@@ -89,7 +97,7 @@ class CachedReader:
                 missing[at] = state
         fetching = time.perf_counter() - started
         for first, end in _runs(list(missing)):
-            fetching += self._reader.read(numbers[first:end], epoch, out[first:end])
+            fetching += self._reader.read(numbers[first:end], epoch, out[first:end]) or 0.0
             for at in range(first, end):
                 state = missing[at]
                 if state is not None:

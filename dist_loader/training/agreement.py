@@ -19,7 +19,7 @@ import tensorflow as tf
 from dist_loader import __version__
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.watchdog.words import ranks_text
 
 Facts = Mapping[str, str]
@@ -98,7 +98,7 @@ def _differences(facts: Sequence[Facts], names: Sequence[str]) -> list[str]:
 
 
 def facts_of(
-    devices: Devices, model: Any, train: ImageSequence, valid: ImageSequence | None, epochs: int, **more: object
+    devices: Devices, model: Any, train: BatchSequence, valid: BatchSequence | None, epochs: int, **more: object
 ) -> Facts:
     """What a training depends on, as texts.
 
@@ -111,7 +111,7 @@ def facts_of(
         more: other things that must be the same.
     """
     facts: dict[str, Any] = {"epochs": epochs, **more, **_versions(devices)}
-    facts |= {"validation_data": "none" if valid is None else f"{len(valid.index)} samples"}
+    facts |= {"validation_data": "none" if valid is None else f"{len(valid.samples)} samples"}
     facts |= _sequence_facts(train, "")
     facts |= {} if valid is None else _sequence_facts(valid, "validation ")
     return {name: str(value) for name, value in (facts | _model_facts(model)).items()}
@@ -126,18 +126,19 @@ def _versions(devices: Devices) -> dict[str, Any]:
     return found | {"dist_loader": __version__}
 
 
-def _sequence_facts(sequence: ImageSequence, prefix: str) -> dict[str, Any]:
+def _sequence_facts(sequence: BatchSequence, prefix: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "class of the sequence": type(sequence).__name__,
-        "samples": len(sequence.index),
-        "classes": _digest(sequence.index.classes),
-        "index": sequence.index.fingerprint,
+        "samples": len(sequence.samples),
+        "classes": _digest(sequence.samples.classes),
+        "index": sequence.samples.fingerprint,
+        "order": "of the plan" if sequence.order is None else sequence.order.fingerprint,
         **{name: value for name, value in asdict(sequence.plan).items() if name != "samples"},
         "global_batch": sequence.plan.global_batch,
-        "pixels": sequence.pixels,
+        "pixels": sequence.recipe,
     }
     for name in ("by_sample", "by_label"):
-        given: Any = getattr(sequence._weights, name, None)
+        given: Any = getattr(sequence.own_weights, name, None)
         facts[f"weights {name}"] = (
             "none" if given is None else hashlib.blake2b(given.tobytes(), digest_size=6).hexdigest()
         )

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from dist_loader.pipeline import ReadingTimes
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.bound import Waits
 
 
@@ -21,7 +21,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
     handed over before.
     """
 
-    def __init__(self, train: ImageSequence, valid: ImageSequence | None) -> None:
+    def __init__(self, train: BatchSequence, valid: BatchSequence | None) -> None:
         super().__init__()
         self._sequences = [train] if valid is None else [train, valid]
         self._train = train

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Devices
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.sizes import at_least_one
 from dist_loader.training.agreement import agree, facts_of
 from dist_loader.training.bound import Waits, what_bounds
@@ -72,8 +72,8 @@ class Checkpoints:
 def train_model(
     devices: Devices,
     model: Any,
-    train: ImageSequence,
-    valid: ImageSequence | None,
+    train: BatchSequence,
+    valid: BatchSequence | None,
     epochs: int,
     checkpoints: Checkpoints | None,
     grace: float,
@@ -138,7 +138,7 @@ def train_model(
 
 @contextmanager
 def _writer(
-    folder: Folder | None, train: ImageSequence, start: Position, checkpoints: Checkpoints | None
+    folder: Folder | None, train: BatchSequence, start: Position, checkpoints: Checkpoints | None
 ) -> Iterator[Writer | None]:
     if folder is None or checkpoints is None:
         yield None
@@ -148,7 +148,7 @@ def _writer(
         yield writer
 
 
-def _prepared(devices: Devices, model: Any, train: ImageSequence, valid: ImageSequence | None, say: Say) -> Prepared:
+def _prepared(devices: Devices, model: Any, train: BatchSequence, valid: BatchSequence | None, say: Say) -> Prepared:
     """Prepare a model for training, and find out the device batch if that is asked for."""
 
     def prepare_now() -> Prepared:
@@ -170,8 +170,8 @@ def _prepared(devices: Devices, model: Any, train: ImageSequence, valid: ImageSe
 def _summary(
     devices: Devices,
     model: Any,
-    train: ImageSequence,
-    valid: ImageSequence | None,
+    train: BatchSequence,
+    valid: BatchSequence | None,
     clock: InputClock,
     history: keras.callbacks.History,
     seconds: float,
@@ -187,8 +187,8 @@ def _summary(
         launcher=world.launcher,
         world_size=world.size,
         replicas=devices.replicas,
-        samples=len(train.index),
-        val_samples=None if valid is None else len(valid.index),
+        samples=len(train.samples),
+        val_samples=None if valid is None else len(valid.samples),
         epochs=max(history.epoch, default=-1) + 1,
         steps_per_epoch=len(train),
         device_batch=train.plan.device_batch,
@@ -206,7 +206,7 @@ def _summary(
 
 
 @contextmanager
-def original_errors(*sequences: ImageSequence | None) -> Iterator[None]:
+def original_errors(*sequences: BatchSequence | None) -> Iterator[None]:
     """Raise what a sequence raised, not TensorFlow's report of it; and stop reading ahead when all is done."""
     present = [sequence for sequence in sequences if sequence is not None]
     for sequence in present:

@@ -14,13 +14,13 @@ import numpy as np
 
 from dist_loader.devices import Array, Devices
 from dist_loader.errors import ConfigError, SampleError
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.slices import Slices
 
 _BYTES_AT_ONCE = 64 << 20  # gathered from all ranks in one message
 
 
-def local_outputs(model: Any, sequence: ImageSequence, callbacks: list[keras.callbacks.Callback]) -> tuple[Array, Any]:
+def local_outputs(model: Any, sequence: BatchSequence, callbacks: list[keras.callbacks.Callback]) -> tuple[Array, Any]:
     """This rank's sample numbers, int64, and the outputs for them, without those of fill and repeats.
 
     The outputs for a sample that could not be read are NaN.
@@ -36,7 +36,9 @@ def local_outputs(model: Any, sequence: ImageSequence, callbacks: list[keras.cal
         raise ConfigError(f"predict needs every sample once; make the sequence without host_passes={plan.passes}")
     with _in_slices(model, plan.accumulate):
         outputs = model.predict(sequence, verbose=0, callbacks=callbacks)
-    steps = [plan.batch(epoch, step, rank)[0] for step in range(plan.steps)]
+    if sequence.order is not None and not sequence.order.exactly_once:
+        raise ConfigError("predict needs every sample once; make the sequence without an order that draws them")
+    steps = [sequence.numbers(epoch, step) for step in range(plan.steps)]
     # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
     first = [step * plan.global_batch + rank * plan.local_batch for step in range(plan.steps)]
     real = np.concatenate([np.arange(at, at + plan.local_batch) < plan.samples for at in first])
@@ -45,14 +47,14 @@ def local_outputs(model: Any, sequence: ImageSequence, callbacks: list[keras.cal
     return numbers, keras.tree.map_structure(lambda output: _without(output[real], unread, numbers, sequence), outputs)
 
 
-def _without(output: Array, unread: Array, numbers: Array, sequence: ImageSequence) -> Array:
+def _without(output: Array, unread: Array, numbers: Array, sequence: BatchSequence) -> Array:
     """The output with NaN for the samples that could not be read: what the model saw in their place was another."""
     if not unread.any():
         return output
     if not np.issubdtype(output.dtype, np.inexact):
         sample = int(numbers[unread][0])
         reason = f"it could not be read, and an output of type {output.dtype} has no NaN to say so"
-        raise SampleError(sample, sequence.index.path(sample), reason, sequence.world.rank)
+        raise SampleError(sample, sequence.name(sample), reason, sequence.world.rank)
     output[unread] = np.nan
     return output
 
@@ -83,7 +85,7 @@ def save_outputs(numbers: Array, outputs: Any, folder: Path, rank: int) -> None:
         np.save(folder / name, output)
 
 
-def in_index_order(devices: Devices, sequence: ImageSequence, numbers: Array, outputs: Any) -> Any:
+def in_index_order(devices: Devices, sequence: BatchSequence, numbers: Array, outputs: Any) -> Any:
     """All ranks' outputs in the order of the index on rank 0, None elsewhere."""
     samples, most_rows = sequence.plan.samples, sequence.plan.steps * sequence.plan.local_batch
     chief = devices.world.chief

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training import steps
 from dist_loader.training.alarm import Alarm
 from dist_loader.training.batch_norm import bind_moments, synchronised_layers
@@ -60,7 +60,7 @@ def prepared(model: Any) -> Prepared | None:
 def prepare(
     model: Any,
     devices: Devices,
-    sequence: ImageSequence,
+    sequence: BatchSequence,
     slices: int = 1,
     test_slices: int = 1,
     retries: bool = False,

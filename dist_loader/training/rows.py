@@ -1,6 +1,6 @@
 """Which rows of a batch are real, and which are fill.
 
-Fill has the weight minus zero (see `ImageSequence`): it is zero to all arithmetic, and its sign tells it apart.
+Fill has the weight minus zero (see `BatchSequence`): it is zero to all arithmetic, and its sign tells it apart.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from dist_loader.devices.horovod import HorovodDevices
 from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
 from dist_loader.training.prepare import prepare, prepared
@@ -105,8 +105,8 @@ class Strategy:
     def fit(
         self,
         model: keras.Model,
-        train: ImageSequence,
-        validation_data: ImageSequence | None = None,
+        train: BatchSequence,
+        validation_data: BatchSequence | None = None,
         epochs: int = 1,
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | str = "10min",
@@ -167,7 +167,7 @@ class Strategy:
             self.watchdog,
         )
 
-    def evaluate(self, model: keras.Model, sequence: ImageSequence, return_dict: bool = True) -> Any:
+    def evaluate(self, model: keras.Model, sequence: BatchSequence, return_dict: bool = True) -> Any:
         """Loss and metrics of a compiled model over all samples of all ranks; every rank calls this alike.
 
         Returns:
@@ -196,7 +196,7 @@ class Strategy:
             sequence.read_ahead_to(sequence.epoch + 1)
             return model.evaluate(sequence, verbose=0, return_dict=return_dict, callbacks=watch.around([]))
 
-    def predict(self, model: keras.Model, sequence: ImageSequence, out_dir: str | Path | None = None) -> Any:
+    def predict(self, model: keras.Model, sequence: BatchSequence, out_dir: str | Path | None = None) -> Any:
         """A model's outputs for every sample, each computed once; every rank calls this alike.
 
         Args:
@@ -226,8 +226,8 @@ class Strategy:
                 return None
             return in_index_order(self.devices, sequence, numbers, outputs)
 
-    def _check(self, sequence: ImageSequence) -> None:
-        if not isinstance(sequence, ImageSequence):
+    def _check(self, sequence: BatchSequence) -> None:
+        if not isinstance(sequence, BatchSequence):
             raise ConfigError(f"expected a dist_loader sequence, got {type(sequence).__name__}")
         if (sequence.world, sequence.plan.replicas) != (self.world, self.replicas):
             raise ConfigError(

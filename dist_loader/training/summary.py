@@ -13,7 +13,7 @@ import numpy as np
 
 from dist_loader.atomic import write_whole
 from dist_loader.devices import Devices
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.bound import Waits
 
 
@@ -88,7 +88,7 @@ class Summary:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def bad_samples_of_all(devices: Devices, sequences: Sequence[ImageSequence]) -> int:
+def bad_samples_of_all(devices: Devices, sequences: Sequence[BatchSequence]) -> int:
     """How many samples no rank could read; every rank calls this alike."""
     marks = np.concatenate([np.zeros(1, np.int64), *(sequence.bad_samples.marks() for sequence in sequences)])
     return len(np.union1d(devices.gather_rows(marks), [0])) - 1  # the zero, so that no rank's message is empty

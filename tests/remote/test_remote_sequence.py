@@ -14,7 +14,7 @@ pytest.importorskip("aiohttp", reason="the libraries for remote files are not in
 
 from dist_loader.errors import ConfigError, SampleError
 from dist_loader.index import Index
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
 from tests.remote.conftest import Site
 

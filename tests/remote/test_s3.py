@@ -16,7 +16,7 @@ from dist_loader.errors import ConfigError
 from dist_loader.index import Index
 from dist_loader.remote.fetch import Fetcher
 from dist_loader.remote.retry import FetchError, Limits
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
 
 pytestmark = pytest.mark.distributed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dist_loader.index import Index
 from dist_loader.readers.image import ImageReader
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.image import ImageSequence
 
 
 def test_a_sequence_names_the_file_that_it_waits_for(numbered: Callable[[int], Index], monkeypatch) -> None:

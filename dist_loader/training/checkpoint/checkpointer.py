@@ -13,7 +13,7 @@ import numpy as np
 
 from dist_loader.devices import Devices
 from dist_loader.keras_calls import start_epoch_at
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.checkpoint import snapshot
 from dist_loader.training.checkpoint.callback_states import CallbackStates
 from dist_loader.training.checkpoint.folder import Monitor
@@ -52,7 +52,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         devices: Devices,
-        train: ImageSequence,
+        train: BatchSequence,
         wishes: Wishes,
         signals: Signals,
         resumed: Resumed,

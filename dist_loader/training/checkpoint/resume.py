@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dist_loader.devices import Devices
 from dist_loader.errors import CheckpointError, ConfigError, DistLoaderError
-from dist_loader.sequence import ImageSequence
+from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.checkpoint import snapshot
 from dist_loader.training.checkpoint.folder import Folder
 from dist_loader.training.checkpoint.position import Position
@@ -41,14 +41,15 @@ class Resumed:
         return self.state is not None and bool(self.state["finished"])
 
 
-def loader_state(train: ImageSequence) -> dict[str, Any]:
+def loader_state(train: BatchSequence) -> dict[str, Any]:
     """What the order of the samples follows from, together with a position; as JSON takes it."""
     plan = dataclasses.asdict(train.plan)
     facts = {name: value for name, value in plan.items() if name not in _MAY_CHANGE}
-    return {**facts, "global_batch": train.plan.global_batch, "index fingerprint": train.index.fingerprint}
+    facts |= {"global_batch": train.plan.global_batch, "index fingerprint": train.samples.fingerprint}
+    return facts if train.order is None else facts | {"order": train.order.fingerprint}
 
 
-def resume(model: Any, train: ImageSequence, devices: Devices, folder: Folder | None) -> Resumed:
+def resume(model: Any, train: BatchSequence, devices: Devices, folder: Folder | None) -> Resumed:
     """Give a prepared model what the last checkpoint holds; every rank calls this alike.
 
     Args:
@@ -87,7 +88,7 @@ def resume(model: Any, train: ImageSequence, devices: Devices, folder: Folder | 
     return Resumed(Position(*sent["position"]), sent["state"], own)
 
 
-def _compare(state: dict[str, Any], train: ImageSequence, folder: Folder) -> None:
+def _compare(state: dict[str, Any], train: BatchSequence, folder: Folder) -> None:
     now = loader_state(train)
     for name, then in state["loader"].items():
         if name in now and now[name] != then:
@@ -97,7 +98,7 @@ def _compare(state: dict[str, Any], train: ImageSequence, folder: Folder) -> Non
             )
 
 
-def put_back_metrics(model: Any, train: ImageSequence, devices: Devices, resumed: Resumed) -> None:
+def put_back_metrics(model: Any, train: BatchSequence, devices: Devices, resumed: Resumed) -> None:
     """Give a model's metrics what they had counted in the epoch that goes on, making them first if they are not."""
     now = prepared(model)
     assert now is not None

@@ -78,7 +78,7 @@ def train(
 
 def stock_keras(net, train, valid, weighting):
     """Weights and logs of Keras's own steps, on batches without fill."""
-    own = train._weights if weighting else None
+    own = train.own_weights if weighting else None
     # Traced, Keras counts the losses of several outputs once a batch where batches differ in length.
     net.run_eagerly = True
     net.reset_metrics = lambda: None  # or each batch would begin by it, and only the last one's numbers be left

@@ -13,55 +13,48 @@ import numpy as np
 import numpy.typing as npt
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from dist_loader.bad_samples import BadSamples, OnBad, TolerantReader
+from dist_loader.bad_samples import BadSamples, OnBad
 from dist_loader.cores import reading_threads
 from dist_loader.draws import Draws
-from dist_loader.errors import ConfigError, ReadTimeout, SampleError
+from dist_loader.errors import ConfigError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
-from dist_loader.pipeline import ReadingTimes
 from dist_loader.plan import Plan, Remainder
-from dist_loader.planned import PassGroup, PlannedBatches
-from dist_loader.readers.cached import cached
-from dist_loader.readers.clock import DecodeClock
-from dist_loader.readers.crop import Crop
-from dist_loader.readers.image import Color, ImageReader
-from dist_loader.readers.resize import Resize
-from dist_loader.remote.source import source_for
-from dist_loader.sizes import at_least_one, batches_in_host_batch, checked_seconds
+from dist_loader.sequence.batches import Batches, HostBatch
+from dist_loader.sequence.weights import own_weights
+from dist_loader.sizes import at_least_one, checked_seconds
 from dist_loader.topology import Topology, agreed_world
-from dist_loader.weights import mean_weights, own_weights
-from dist_loader.window import HostWindow
 from dist_loader.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dist_loader.index import Index
-    from dist_loader.readers import Reader
+    from dist_loader.pipeline import ReadingTimes
+    from dist_loader.sequence.data import Data
+    from dist_loader.sequence.order import Order
 
 _HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
 
 
-class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
-    """The images of an index, batch by batch, in plan order, for one rank.
+class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
+    """Samples of any kind, batch by batch, in plan order, for one rank.
 
-    `sequence[step]` is the batch of a step of the current `epoch`: `(images, labels)`, or `(images, labels, weights)`
-    when some step of the epoch is filled up (see `Plan`), or samples have weights:
+    What is special to a kind of data is in `Data`; the public classes (`ImageSequence`, ...) differ in how they make
+    that.
 
-    * images: uint8, shape (batch, height, width, channels), with batch = device_batch x replicas x slices, and slices
-      = global_batch / (device_batch x replicas x world size), which is 1 unless a larger global batch is asked for;
-    * labels: int32, shape (batch,), numbers of `index.classes`;
-    * weights: float32, shape (batch,). The fill has weight 0 (as -0.0). The real samples of a filled batch have their
-      own weight, usually 1, times batch / real samples: Keras divides a weighted loss by the length of the batch, so
-      their mean is exact.
+    `sequence[step]` is the batch of a step of the current `epoch`: `(x, y)`, or `(x, y, weights)` when some step of the
+    epoch is filled up (see `Plan`), or samples have weights; `(x,)` where there are no targets. Each is an array or a
+    structure of arrays of shape (batch, ...), with batch = device_batch x replicas x slices, and slices = global_batch
+    / (device_batch x replicas x world size), which is 1 unless a larger global batch is asked for. The weights are
+    float32, shape (batch,) or, where parts of a sample have weights of their own, (batch, ...). The fill has weight 0
+    (as -0.0). The real samples of a filled batch have their own weight, usually 1, times batch / real samples: Keras
+    divides a weighted loss by the length of the batch, so their mean is exact.
 
     Keras's `fit`, `evaluate` and `predict` take it as it is. They get every step of an epoch once and in plan order:
     the sequence is its own data adapter, so `fit(shuffle=True)`, Keras's default, does not reorder its batches. When
     the last batch of an epoch is drawn, `epoch` moves on by one; it can also be set.
 
     Args:
-        index: the samples.
-        size: (height, width) of the images in pixels.
+        data: the samples and how they are read.
         device_batch: samples that one device computes at once; "auto", with a global_batch: as many as fit into its
             memory (`Strategy.fit` finds out).
         host_batch: decoded samples held in memory by this process: a number of samples, or a size such as "4GiB".
@@ -70,32 +63,22 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         seed: of the shuffling, the same on every rank.
         shuffle: another order in every epoch; False keeps that of the index.
         remainder: what becomes of a last step that is not full: "weight", "drop" or "wrap" (see `Plan`).
-        color: "rgb" or "grayscale".
-        resize: "nearest", "bilinear" or "area".
-        crop: "stretch", "center" or "random-resized": which part of an image is resized (docs/images.md).
         global_batch: samples behind one update, a multiple of device_batch x replicas x world size; by default just
             that. A device computes its part of a larger one in slices of device_batch, one after the other.
-        sample_weight: a weight of 0 or more for every sample of the index, shape (samples,).
+        sample_weight: a weight of 0 or more for every sample, shape (samples,).
         class_weight: a weight of 0 or more by label; 1 for a label that is not there.
-        threads: threads that decode; by default, this rank's share of the cores that the host or the container has.
-        requests: how many remote files are asked for at the same time (docs/remote.md).
-        local_copy: a folder of this host that keeps remote files; None for none.
-        local_copy_bytes: how much it may keep.
+        threads: threads that read; by default, this rank's share of the cores that the host or the container has.
         timeout: seconds after which a batch that is not ready is an error.
-        cache: folder on a disk of this host where decoded images are kept for the next epochs (docs/cache.md).
-        cache_bytes: bytes that the caches in this folder take at most, such as "50GiB"; by default what the disk has
-            to spare.
         on_bad: what becomes of a sample that cannot be read (docs/bad_samples.md). "raise": a `SampleError`.
             "replace": another sample, its label included, takes its place. "weight0": its place has weight 0, and the
             others' mean is exact; batches then always come with weights.
-        bad_budget: how many samples may be bad before the job stops: a number (int), or a share of the index (float).
-            By default 1%, but in small indexes up to 16 samples (never more than half).
+        bad_budget: how many samples may be bad before the job stops: a number (int), or a share of all (float). By
+            default 1%, but of few samples up to 16 (never more than half).
         bad_file: where each bad sample is written down once, for all ranks and runs; `Strategy.fit` and launch/train.py
             have one by default.
-        decode_timeout: seconds that decoding one image may take, then it is a bad sample; never more than half of
-            `timeout`.
         host_passes: how often a training goes over half of the host batch before it goes on to what was read
             meanwhile into the other half; an epoch has so many times the steps (docs/host_passes.md).
+        order: which samples an epoch consists of; None: each once, shuffled or not.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
@@ -103,36 +86,29 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def __init__(
         self,
-        index: Index,
-        size: tuple[int, int],
+        data: Data,
         device_batch: int | Literal["auto"],
         host_batch: int | str = "1GiB",
+        *,
         strategy: Topology | None = None,
         world: World | None = None,
         seed: int = 0,
         shuffle: bool = True,
         remainder: Remainder = "weight",
-        color: Color = "rgb",
-        resize: Resize = "bilinear",
-        crop: Crop = "stretch",
         global_batch: int | None = None,
         sample_weight: npt.ArrayLike | None = None,
         class_weight: Mapping[int, float] | None = None,
         threads: int | None = None,
-        requests: int = 32,
-        local_copy: str | os.PathLike[str] | None = None,
-        local_copy_bytes: str = "100GiB",
         timeout: float = 300.0,
-        cache: str | os.PathLike[str] | None = None,
-        cache_bytes: int | str | None = None,
         on_bad: OnBad = "raise",
         bad_budget: float | None = None,
         bad_file: str | os.PathLike[str] | None = None,
-        decode_timeout: float = 60.0,
         host_passes: int = 1,
+        order: Order | None = None,
     ) -> None:
         super().__init__(workers=1)
-        self.index = index
+        self.samples = data.samples
+        self.recipe = f"{data.recipe}, on_bad {on_bad}"
         self.world = agreed_world(strategy, world)
         self._has_peers = self.world.size > 1 and (strategy is not None or world is None)
         replicas = 1 if strategy is None else strategy.replicas
@@ -140,7 +116,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         if device_batch == "auto":
             device_batch = _largest_device_batch(global_batch, replicas * self.world.size)
         plan = Plan(
-            samples=len(index),
+            samples=len(self.samples) if order is None else order.draws,
             world_size=self.world.size,
             device_batch=device_batch,
             replicas=replicas,
@@ -148,30 +124,22 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             shuffle=shuffle,
             remainder=remainder,
         )
-        self.plan = plan if global_batch is None else plan.with_global_batch(global_batch)
-        self._weights = own_weights(index, sample_weight, class_weight)
+        self.order = order
+        self.own_weights = own_weights(self.samples, sample_weight, class_weight)
         self.host_batch = host_batch
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
-        self.timeout = timeout
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
-        source, self._reading = source_for(index, self.threads, requests, local_copy, local_copy_bytes, timeout)
-        self._clock = DecodeClock(source, min(checked_seconds("decode_timeout", decode_timeout), timeout / 2))
-        images = ImageReader(index, size, color, resize, crop, seed, self._clock.source)
-        # How they are made of the files, for ranks to compare.
-        self.pixels = f"{'x'.join(map(str, images.size))} {color}, {resize}, {crop}, on_bad {on_bad}"
-        self.bad_samples = BadSamples(index, on_bad, bad_budget, seed, self.world.rank, bad_file)
-        self._reader: Reader = TolerantReader(cached(images, cache, cache_bytes), self.bad_samples)
-        self._missing: tuple[int, set[int]] = 0, set()
-        sample_bytes = int(np.prod(self._reader.shape)) * self._reader.dtype.itemsize
-        held = batches_in_host_batch(host_batch, self.plan.local_batch, sample_bytes)
-        if at_least_one("host_passes", host_passes) > 1:
-            self.plan = self.plan.in_passes(host_passes, _half(held, host_batch, self.plan))
-        again = self.plan.pass_batches if host_passes > 1 else 0
-        self._frames = min(held, again + self.plan.batches + 1)  # more than an epoch ahead is of no use
-        self._planned = PlannedBatches(self.plan, self.world.rank, self._frames)
-        self._group = PassGroup()
-        self._last_epoch: int | None = None
-        self._window: HostWindow | None = None
+        self.bad_samples = BadSamples(self.samples, on_bad, bad_budget, seed, self.world.rank, bad_file)
+        self._data = data
+        self._batches = Batches(
+            data,
+            plan if global_batch is None else plan.with_global_batch(global_batch),
+            self.world.rank,
+            order,
+            self.bad_samples,
+            self.own_weights,
+            HostBatch(host_batch, host_passes, data.threads or self.threads, checked_seconds("timeout", timeout)),
+        )
         self._epoch = 0
         self._pass: object = None
         self._trial = False
@@ -181,6 +149,11 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._delivered_from = 0
         self._draws = Draws()
         weakref.finalize(self, self._draws.end)
+
+    @property
+    def plan(self) -> Plan:
+        """Which samples are this rank's at a step."""
+        return self._batches.plan
 
     @property
     def epoch(self) -> int:
@@ -215,61 +188,30 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         """None, for there is no partial batch."""
         return None
 
-    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], ...]:
+    def __getitem__(self, step: int) -> tuple[Any, ...]:
         """The batch of a step of the current epoch.
 
         Raises:
             IndexError: the epoch has no such step.
-            SampleError: an image could not be read; it names the rank, the path and the reason.
+            SampleError: a sample could not be read; it names the rank, the path and the reason.
             TooManyBadSamples: more of them than `bad_budget` allows.
             ReadTimeout: the batch was not ready within `timeout` seconds.
         """
         if not -len(self) <= step < len(self):
             raise IndexError(f"step {step} is not in [0, {len(self)})")
-        step %= len(self)
-        number = self.plan.batch_number(self._epoch, step)
-        try:
-            if self.plan.passes == 1:
-                images, shown = self._read(number)
-            else:
-                images, shown = self._group.batch(self._epoch, self.plan.group(step), number, self._read)
-        except SampleError as error:
-            raise SampleError(error.sample, error.path, error.reason, rank=self.world.rank) from error
-        except ReadTimeout as error:
-            raise ReadTimeout(f"rank {self.world.rank}: {error}") from error
-        numbers, weights = self._planned.batch(self._planned.key(self._epoch, number))
-        self._note_missing(numbers[shown != numbers])
-        weights = np.where(shown < 0, np.float32(0), weights)  # pixels that do not count, of sample ~shown
-        numbers = np.where(shown < 0, ~shown, shown)
-        labels = self.index.labels[numbers]
-        if self._weights is None and not self.plan.weighted and self.bad_samples.on_bad != "weight0":
-            return images, labels
-        own = None if self._weights is None else self._weights[numbers]
-        return images, labels, mean_weights(weights, own)
+        return self._batches.batch(self._epoch, step % len(self))
+
+    def numbers(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
+        """The samples of this rank at a step of an epoch, int64, shape (batch,), fill included."""
+        return self._batches.numbers(epoch, step)
 
     def missing(self, epoch: int) -> set[int]:
         """The samples that could not be read in an epoch, so far: the latest epoch of which a batch was asked for."""
-        return set(self._missing[1]) if self._missing[0] == epoch else set()
+        return self._batches.missing(epoch)
 
-    def _note_missing(self, numbers: npt.NDArray[np.int64]) -> None:
-        if self._missing[0] != self._epoch:
-            self._missing = self._epoch, set()
-        self._missing[1].update(numbers.tolist())
-
-    def _read(self, number: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """The images of a batch of the current epoch, by its number in the order of reading, and what they show."""
-        if self._window is None:
-            self._window = HostWindow(
-                self._reader,
-                self._planned.contents,
-                self.plan.local_batch,
-                self._frames,
-                self._reading,
-                self.timeout,
-                self._clock,
-            )
-        ahead = self._epoch + 2 if self._last_epoch is None else self._last_epoch
-        return self._window.get_with_numbers(self._planned.key(self._epoch, number), until=self._planned.key(ahead, 0))
+    def name(self, number: int) -> str:
+        """What a person would call a sample, such as its path."""
+        return self._data.reader.name(number)
 
     def start_at(self, epoch: int, step: int) -> None:
         """Go on in the middle of an epoch: its passes begin at a step, those of other epochs at 0."""
@@ -281,22 +223,20 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def set_slices(self, slices: int) -> None:
         """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
-        self.plan = self.plan.in_slices(slices)
+        self._batches.set_slices(slices)
 
     def reading_times(self) -> ReadingTimes:
         """Where the time of the reading threads went since the window was opened."""
-        return ReadingTimes() if self._window is None else self._window.times()
+        return self._batches.times()
 
     def read_ahead_to(self, epochs: int | None) -> None:
         """Read ahead to the end of so many epochs and no further; None, as at first, to the end of the next epoch."""
-        self._last_epoch = epochs
+        self._batches.last_epoch = epochs
 
     def close(self) -> None:
         """Stop reading ahead and give the host batch's memory back. The next batch asked for starts it again."""
-        self._first, self._group = None, PassGroup()
-        window, self._window = self._window, None
-        if window is not None:
-            window.close()
+        self._first = None
+        self._batches.close()
 
     def on_epoch_begin(self) -> None:
         """Called by Keras before every pass. A subclass with an `on_epoch_begin` of its own calls this one, too."""
@@ -313,13 +253,18 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             refuse_unsynchronised_fit(self, self.world)
         step = self.first_step(self._epoch) % len(self)
         self._first = self._epoch, step, self[step]
-        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self._first[2])
+        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(self._shape(array), array.dtype), self._first[2])
         # TensorFlow never lets go of a generator function: it must not hold the sequence, and with it the host batch.
         draws, one_pass = self._draws, weakref.WeakMethod(self._one_pass)
         dataset = tf.data.Dataset.from_generator(lambda: draws.watched(_called(one_pass)), output_signature=spec)
         options = tf.data.Options()
         options.autotune.enabled = False  # nothing to tune, and its thread's end holds up every other epoch by 0.15 s
         return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD).with_options(options)
+
+    def _shape(self, array: npt.NDArray[Any]) -> tuple[int | None, ...]:
+        """Of an array in all batches; None where it is not the same in each."""
+        varies = self._data.form.varies and array.ndim > 1
+        return (array.shape[0], None, *array.shape[2:]) if varies else array.shape
 
     def delivered_at(self, step: int) -> float:
         """When the batch of a step of the latest pass was handed to Keras, in seconds of `time.monotonic`."""
@@ -330,9 +275,7 @@ class ImageSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
         Keras asks for its first batch after TensorFlow has compiled the step.
         """
-        if step < self._delivered_from + len(self._delivered) or self._window is None:
-            return None
-        return self._window.waits_for()
+        return None if step < self._delivered_from + len(self._delivered) else self._batches.waits_for()
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """One epoch's batches."""
@@ -375,16 +318,6 @@ def _largest_device_batch(global_batch: int | None, devices: int) -> int:
     if isinstance(global_batch, bool) or not isinstance(global_batch, int | np.integer) or global_batch % devices:
         raise ConfigError(f"global_batch must be a multiple of the {devices} devices, not {global_batch!r}")
     return max(1, int(global_batch) // devices)
-
-
-def _half(held: int, host_batch: int | str, plan: Plan) -> int:
-    """How many batches of a host batch are gone over again while the others are read."""
-    if held < 2:
-        raise ConfigError(
-            f"host_passes needs a host batch of two batches or more, one to train on again and one to read "
-            f"meanwhile; host_batch {host_batch!r} holds one, of {plan.local_batch} samples"
-        )
-    return held // 2
 
 
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:

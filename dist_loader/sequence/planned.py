@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from dist_loader.arrays import Arrays
     from dist_loader.plan import Plan
+    from dist_loader.sequence.order import Order
 
 _AT_ONCE = 1024  # samples: the price of a sample is then a tenth of what it is in a batch of 64 (measured)
 
@@ -26,13 +28,14 @@ class PlannedBatches:
         plan: which samples are in a batch.
         rank: whose part of it.
         ahead: how many batches are read ahead at most.
+        order: of the samples; None: the plan's own.
     """
 
-    def __init__(self, plan: Plan, rank: int, ahead: int) -> None:
+    def __init__(self, plan: Plan, rank: int, ahead: int, order: Order | None = None) -> None:
         self._batches = plan.batches
         self._length = max(1, _AT_ONCE // plan.local_batch)
         self._some = lru_cache(ahead // self._length + 3)(
-            lambda epoch, part: plan.read(epoch, part * self._length, self._length, rank)
+            lambda epoch, part: plan.read(epoch, part * self._length, self._length, rank, order)
         )
 
     def key(self, epoch: int, number: int) -> int:
@@ -51,7 +54,7 @@ class PlannedBatches:
         return numbers[at], weights[at]
 
 
-Batch: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[np.int64]]"  # images, and the numbers of what they show
+Batch: TypeAlias = "tuple[Arrays, npt.NDArray[np.int64]]"  # what was read, and the samples that it shows
 
 
 class PassGroup:
@@ -60,14 +63,14 @@ class PassGroup:
     def __init__(self) -> None:
         self._kept: tuple[object, dict[int, Batch]] = None, {}
 
-    def batch(self, epoch: int, group: range, number: int, read: Callable[[int], Batch]) -> Batch:
+    def batch(self, epoch: int, group: range, number: int, read: Callable[[int, int], Batch]) -> Batch:
         """A batch of a group.
 
         Args:
             epoch: which.
             group: numbers of its batches that are gone over together.
             number: of the batch.
-            read: from a batch's number to the batch, for those that are not there yet.
+            read: from an epoch and a batch's number to the batch, for those that are not there yet.
         """
         place, kept = self._kept
         if place != (epoch, group):
@@ -76,5 +79,5 @@ class PassGroup:
             self._kept = (epoch, group), kept  # before anything is read: the frames of the last group are free
         for one in range(group.start, number + 1):  # in the order in which they are read ahead
             if one not in kept:
-                kept[one] = read(one)
+                kept[one] = read(epoch, one)
         return kept[number]

@@ -1,0 +1,1 @@
+"""Sequences: the batches of one rank, as Keras takes them."""

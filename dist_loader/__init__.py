@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dist_loader.errors import (
+        AugmentError,
         CheckpointError,
         ConfigError,
         DistLoaderError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AugmentError": "dist_loader.errors",
     "CheckpointError": "dist_loader.errors",
     "ConfigError": "dist_loader.errors",
     "DistLoaderError": "dist_loader.errors",
@@ -58,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AugmentError",
     "CheckpointError",
     "ConfigError",
     "DistLoaderError",

@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def _single(self) -> bool:
-        return self.fields[0].name == ONLY
+        return len(self.fields) == 1 and self.fields[0].name == ONLY
 
     def arrays(self, frame: Frame) -> Arrays:
         """The arrays that lie in a frame, or in a view of one."""

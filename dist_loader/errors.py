@@ -68,3 +68,7 @@ class TooManyBadSamples(DistLoaderError):
             f"rank {rank}: {count} samples cannot be read, and bad_budget allows {budget}; the last is {path!r}: "
             f"{reason}{where}, or allow more"
         )
+
+
+class AugmentError(DistLoaderError):
+    """A user's function that changes samples failed, or returned something that does not fit."""

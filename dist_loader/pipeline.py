@@ -81,8 +81,10 @@ class Pipeline:
         layout: Layout,
         threads: int,
         clock: DecodeClock | None,
+        rows_at_once: int | None,
     ) -> None:
         self._reader = reader
+        self._rows_at_once = rows_at_once
         self._layout = layout
         self._clock = clock
         self._contents = contents
@@ -247,7 +249,7 @@ class Pipeline:
             batch.errors[0] = error
             return batch
         # Parts are small enough that all threads share the reading of one batch.
-        length = max(1, min(16, len(numbers) // (2 * len(self._threads))))
+        length = self._rows_at_once or max(1, min(16, len(numbers) // (2 * len(self._threads))))
         parts = [slice(at, at + length) for at in range(0, len(numbers), length)]
         return Batch(epoch, numbers, self._place(frame, numbers), parts)
 

@@ -30,6 +30,7 @@ class HostWindow:
         timeout: seconds after which a batch that is not ready is an error.
         clock: knows which threads decode one sample for too long. Each is left alone with the frame that it fills,
             another takes its place, and what is not yet read of the batch is read again into another frame.
+        rows_at_once: samples that the reader is to be asked for at once; None: as many as suits the threads.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class HostWindow:
         threads: int,
         timeout: float,
         clock: DecodeClock | None = None,
+        rows_at_once: int | None = None,
     ) -> None:
         self._timeout = timeout
         layout = Layout.of(reader, batch)
         ring = FrameRing(frames, layout.frame_shape, layout.frame_dtype)
-        self._pipeline = Pipeline(reader, contents, ring, layout, threads, clock)
+        self._pipeline = Pipeline(reader, contents, ring, layout, threads, clock, rows_at_once)
         self._one_consumer = threading.Lock()
         # The threads hold the pipeline and not this object, so that it can be forgotten while they run.
         self.close = weakref.finalize(self, self._pipeline.close)

@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -19,6 +20,8 @@ from dist_loader.draws import Draws
 from dist_loader.errors import ConfigError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
+from dist_loader.sequence.augment import Augment, BatchAugmenter, SampleAugmenter, structure_of, with_targets_read
+from dist_loader.sequence.balance import BalancedOrder, Shares
 from dist_loader.sequence.batches import Batches, HostBatch
 from dist_loader.sequence.weights import own_weights
 from dist_loader.sizes import at_least_one, checked_seconds
@@ -78,7 +81,10 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             have one by default.
         host_passes: how often a training goes over half of the host batch before it goes on to what was read
             meanwhile into the other half; an epoch has so many times the steps (docs/host_passes.md).
-        order: which samples an epoch consists of; None: each once, shuffled or not.
+        class_shares: shares of an epoch by label, or "equal": rare classes are drawn more often (docs/labels.md).
+        epoch_samples: samples in an epoch with class_shares; None: as many as there are.
+        augment: changes each sample after it was read: from (x, y, rng) to (x, y) (docs/augmentation.md).
+        augment_batch: likewise, a device batch at a time.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
@@ -104,16 +110,28 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         bad_budget: float | None = None,
         bad_file: str | os.PathLike[str] | None = None,
         host_passes: int = 1,
+        class_shares: Shares | None = None,
+        epoch_samples: int | None = None,
+        augment: Augment | None = None,
+        augment_batch: Augment | None = None,
         order: Order | None = None,
     ) -> None:
         super().__init__(workers=1)
         self.samples = data.samples
-        self.recipe = f"{data.recipe}, on_bad {on_bad}"
+        self.recipe = f"{data.recipe}, on_bad {on_bad}{_named(augment=augment, augment_batch=augment_batch)}"
+        if class_shares is not None:
+            if self.samples.labels is None or order is not None:
+                raise ConfigError("class_shares is for samples with one integer label each, in no other order")
+            order = BalancedOrder(self.samples.labels, class_shares, epoch_samples, seed, shuffle)
+        elif epoch_samples is not None:
+            raise ConfigError(f"epoch_samples={epoch_samples!r} without class_shares: an epoch is every sample once")
         self.world = agreed_world(strategy, world)
         self._has_peers = self.world.size > 1 and (strategy is not None or world is None)
         replicas = 1 if strategy is None else strategy.replicas
         self.finds_device_batch = device_batch == "auto"
         if device_batch == "auto":
+            if augment_batch is not None:
+                raise ConfigError('augment_batch needs a device_batch that is a number, not "auto"')
             device_batch = _largest_device_batch(global_batch, replicas * self.world.size)
         plan = Plan(
             samples=len(self.samples) if order is None else order.draws,
@@ -130,6 +148,10 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         self.bad_samples = BadSamples(self.samples, on_bad, bad_budget, seed, self.world.rank, bad_file)
+        if augment is not None or augment_batch is not None:
+            data = with_targets_read(data)
+        if augment is not None:
+            data = replace(data, reader=SampleAugmenter(data.reader, structure_of(data), augment, seed))
         self._data = data
         self._batches = Batches(
             data,
@@ -139,6 +161,9 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             self.bad_samples,
             self.own_weights,
             HostBatch(host_batch, host_passes, data.threads or self.threads, checked_seconds("timeout", timeout)),
+            None
+            if augment_batch is None
+            else lambda reader: BatchAugmenter(reader, structure_of(data), augment_batch, seed, plan.device_batch),
         )
         self._epoch = 0
         self._pass: object = None
@@ -318,6 +343,16 @@ def _largest_device_batch(global_batch: int | None, devices: int) -> int:
     if isinstance(global_batch, bool) or not isinstance(global_batch, int | np.integer) or global_batch % devices:
         raise ConfigError(f"global_batch must be a multiple of the {devices} devices, not {global_batch!r}")
     return max(1, int(global_batch) // devices)
+
+
+def _named(**functions: Any) -> str:
+    """The functions that are given, by name, for ranks to compare."""
+    given = {
+        name: getattr(function, "__qualname__", type(function).__name__)
+        for name, function in functions.items()
+        if function
+    }
+    return "".join(f", {name} {function}" for name, function in given.items())
 
 
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:

@@ -17,9 +17,13 @@ from dist_loader.sizes import at_least_one, batches_in_host_batch
 from dist_loader.window import HostWindow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dist_loader.arrays import Arrays
     from dist_loader.bad_samples import BadSamples
     from dist_loader.plan import Plan
+    from dist_loader.readers import Reader
+    from dist_loader.sequence.augment import BatchAugmenter
     from dist_loader.sequence.data import Data, Numbers
     from dist_loader.sequence.order import Order
 
@@ -52,6 +56,7 @@ class Batches:
         bad_samples: what becomes of samples that cannot be read.
         weights: the samples' own; None if all weigh 1.
         host_batch: how much is read ahead.
+        augment: changes the device batches that were read; None: nothing does.
 
     Raises:
         ConfigError: the host batch is too small.
@@ -66,10 +71,13 @@ class Batches:
         bad_samples: BadSamples,
         weights: OwnWeights | None,
         host_batch: HostBatch,
+        augment: Callable[[Reader], BatchAugmenter] | None = None,
     ) -> None:
         self._data = data
         self._rank = rank
-        self._reader = TolerantReader(data.reader, bad_samples)
+        tolerant = TolerantReader(data.reader, bad_samples)
+        self._reader: Reader = tolerant if augment is None else augment(tolerant)
+        self._rows_at_once = None if augment is None else plan.device_batch
         self._always_weighted = bad_samples.on_bad == "weight0"
         self._weights = weights
         self._host_batch = host_batch
@@ -126,6 +134,7 @@ class Batches:
                 self._host_batch.threads,
                 self._host_batch.timeout,
                 self._data.clock,
+                self._rows_at_once,
             )
         ahead = epoch + 2 if self.last_epoch is None else self.last_epoch
         return self._window.get_with_numbers(self._planned.key(epoch, number), until=self._planned.key(ahead, 0))

@@ -52,7 +52,8 @@ class ImageSequence(BatchSequence):
         decode_timeout: seconds that decoding one image may take, then it is a bad sample; never more than half of
             `timeout`.
         **options: strategy, world, seed, shuffle, remainder, global_batch, sample_weight, class_weight, threads,
-            timeout, on_bad, bad_budget, bad_file, host_passes, order: see `BatchSequence`.
+            timeout, on_bad, bad_budget, bad_file, host_passes, class_shares, epoch_samples, augment, augment_batch:
+            see `BatchSequence`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.

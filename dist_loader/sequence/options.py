@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from dist_loader.bad_samples import OnBad
 from dist_loader.plan import Remainder
+from dist_loader.sequence.augment import Augment
+from dist_loader.sequence.balance import Shares
 from dist_loader.sequence.order import Order
 from dist_loader.topology import Topology
 from dist_loader.world import World
@@ -32,4 +34,8 @@ class Options(TypedDict, total=False):
     bad_budget: float | None
     bad_file: str | os.PathLike[str] | None
     host_passes: int
+    class_shares: Shares | None
+    epoch_samples: int | None
+    augment: Augment | None
+    augment_batch: Augment | None
     order: Order | None

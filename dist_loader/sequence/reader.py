@@ -31,7 +31,8 @@ class ReaderSequence(BatchSequence):
         weight: the name of the array with the weights of a sample's parts, such as its tokens, shape (n, ...).
         recipe: a text that says how samples are made, for ranks to compare.
         **options: strategy, world, seed, shuffle, remainder, global_batch, sample_weight, class_weight, threads,
-            timeout, on_bad, bad_budget, bad_file, host_passes, order: see `BatchSequence`.
+            timeout, on_bad, bad_budget, bad_file, host_passes, class_shares, epoch_samples, augment, augment_batch:
+            see `BatchSequence`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.

@@ -38,7 +38,7 @@ class MirroredDevices:
                 'use strategy "horovod" (or "auto")'
             )
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return cls(world, tf.distribute.MirroredStrategy([device.name for device in devices]))
+        return cls(world, _mirrors(*(device.name for device in devices)))
 
     @property
     def replicas(self) -> int:
@@ -105,3 +105,12 @@ def _clip_sum(optimizer: Any, replicas: int, gradients: Sequence[Any]) -> list[A
     dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
     total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, dense)
     return [gradient / replicas for gradient in type(optimizer)._clip_gradients(optimizer, total)]
+
+
+@functools.cache
+def _mirrors(*devices: str) -> tf.distribute.MirroredStrategy:
+    """The one mirror on some devices: TensorFlow mixes up what the replicas of two of them send each other.
+
+    (Each counts its messages from the same number: "shape mismatch in the collective instance", in TensorFlow 2.21.)
+    """
+    return tf.distribute.MirroredStrategy(list(devices))

@@ -21,7 +21,8 @@ def test_the_programs_train(tmp_path: Path) -> None:
     names = []
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-        found = [program for program in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "strategy.fit" in program]
+        shown = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        found = [program for program in shown if "strategy.fit" in program]
         assert found, page
         for number, program in enumerate(found):
             (tmp_path / f"{page}-{number}.py").write_text(program)

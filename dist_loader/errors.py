@@ -72,3 +72,15 @@ class TooManyBadSamples(DistLoaderError):
 
 class AugmentError(DistLoaderError):
     """A user's function that changes samples failed, or returned something that does not fit."""
+
+
+class ChannelError(DistLoaderError, TimeoutError):
+    """Ranks that did not come to what all ranks do together, or that came to something else.
+
+    Attributes:
+        ranks: their numbers, as far as they are known.
+    """
+
+    def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
+        self.ranks = ranks
+        super().__init__(message)

@@ -128,6 +128,7 @@ def train(args: argparse.Namespace) -> None:
         verbose="auto" if args.verbose == "auto" else int(args.verbose),
     )
 
+    strategy.gather_logs(run_dir / "logs")
     if chief:
         saved = run_dir / "model.keras"
         model.save(run_dir / "part.keras")

@@ -7,8 +7,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,6 +89,18 @@ class BadSampleFile:
     def paths(self, index: str) -> set[str]:
         """The bad samples of an index, in the lines read so far."""
         return self._of_index.get(index, set())
+
+    def lines(self, wanted: Collection[str]) -> list[BadSample]:
+        """The bad samples of some paths, in the lines read so far."""
+        found: dict[str, BadSample] = {}
+        if wanted and self._read_to:
+            with suppress(FileNotFoundError), self.path.open("rb") as file:
+                for line in file.read(self._read_to).split(b"\n"):
+                    parsed = _parsed(line)
+                    if parsed is not None and parsed[0] in wanted:
+                        with suppress(TypeError):  # other fields than ours
+                            found.setdefault(parsed[0], BadSample(**json.loads(line)))
+        return list(found.values())
 
     def _remember(self, path: str, index: str) -> None:
         if path not in self._known:

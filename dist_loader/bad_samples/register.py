@@ -19,6 +19,8 @@ from dist_loader.bad_samples.policy import OnBad, budget_in_samples, checked_on_
 from dist_loader.errors import ConfigError, SampleError, TooManyBadSamples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dist_loader.sequence.data import Samples
 
 _log = logging.getLogger("dist_loader")
@@ -130,8 +132,25 @@ class BadSamples:
                 except OSError as error:
                     self._warn_of_file(error)
             paths = sorted(self._paths())
-        digests = [hashlib.blake2b(os.fsencode(path), digest_size=8).digest() for path in paths]
-        return np.frombuffer(b"".join(digests), np.int64)
+        return np.frombuffer(b"".join(map(_mark, paths)), np.int64)
+
+    def unknown_to(self, marks: npt.NDArray[np.int64]) -> list[BadSample]:
+        """What this process knows of, and another one with these `marks` does not."""
+        known = {mark.tobytes() for mark in marks}
+        with self._one_thread:
+            paths = {path for path in self._paths() if _mark(path) not in known}
+            found = {} if self._file is None else {bad.path: bad for bad in self._file.lines(paths)}
+            return list(({path: self._own[path] for path in self._own.keys() & paths} | found).values())
+
+    def take_in(self, found: Sequence[BadSample]) -> None:
+        """Write down what other ranks know of, where all ranks do not share one file."""
+        with self._one_thread:
+            if self._file is not None and found:
+                try:
+                    self._file.append(found)
+                except OSError as error:
+                    self._warn_of_file(error)
+                self._count = len(self._paths())
 
     def _paths(self) -> set[str]:
         return self._own.keys() | (set() if self._file is None else self._file.paths(self.samples.fingerprint))
@@ -164,3 +183,7 @@ class BadSamples:
             self._told.of_file = True
             what = error.strerror or error
             _log.warning("rank %d: cannot write bad samples to %s: %s; going on", self._rank, self.file, what)
+
+
+def _mark(path: str) -> bytes:
+    return hashlib.blake2b(os.fsencode(path), digest_size=8).digest()

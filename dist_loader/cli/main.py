@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import dist_loader
-from dist_loader.cli import bench, launch
+from dist_loader.cli import bench, launch, scan
 from dist_loader.errors import DistLoaderError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The commands see their arguments as they were typed: argparse itself would take out a "--".
     commands: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
         "launch": (launch.HELP, launch.run),
+        "scan": (scan.HELP, scan.run),
         "bench": (bench.HELP, bench.run),
     }
     parser = argparse.ArgumentParser(prog="dist-loader", description="Training on data that does not fit in memory.")

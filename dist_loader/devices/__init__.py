@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dist_loader.channel import Channel
 from dist_loader.world import World
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,10 @@ class Devices(Protocol):
     @property
     def world(self) -> World:
         """This process among all."""
+
+    @property
+    def channel(self) -> Channel:
+        """What else the ranks of the world say to each other."""
 
     @property
     def replicas(self) -> int:

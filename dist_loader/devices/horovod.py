@@ -7,15 +7,17 @@ never calls. What is here is all that Keras 3 needs of Horovod.
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dist_loader.channel import Channel, beside_horovod
 from dist_loader.devices import Array, as_float64, like
 from dist_loader.devices.averaging import Compression, averaged, grouped
 from dist_loader.errors import ConfigError
@@ -30,12 +32,14 @@ class HorovodDevices:
 
     Attributes:
         world: this process among all.
+        channel: between the ranks, beside Horovod's own messages.
         compression: of the gradients on the wire.
         groups: messages that the gradients are cut into (measured: benchmarks/results/reduction.md). The first leave
             while the backward pass goes on. Always the same ones, so that ranks add in the same order in every run.
     """
 
     world: World
+    channel: Channel = field(compare=False)
     compression: Compression = "none"
     groups: int = 4
     name: str = "horovod"
@@ -48,6 +52,7 @@ class HorovodDevices:
         Raises:
             ConfigError: Horovod is not installed, it finds another world than the launcher's, or a GPU is missing.
         """
+        _refuse_early_mpi()
         hvd = _horovod()
         _pin_gpu(world)
         # Otherwise Horovod sends together what happens to be ready together, and from 3 ranks on the order in which
@@ -60,7 +65,7 @@ class HorovodDevices:
                 f"the launcher {world.launcher} made this process rank {world.rank} of {world.size}, but Horovod sees "
                 f"rank {found[0]} of {found[1]}: it was built without this launcher's MPI, or started without it"
             )
-        return cls(world, compression)
+        return cls(world, beside_horovod(world), compression)
 
     def scope(self) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -151,6 +156,22 @@ def _horovod() -> Any:
     except ImportError as error:
         raise ConfigError(f"the horovod strategy needs Horovod, which is not installed ({error}); {_INSTALL}") from None
     return hvd
+
+
+def _refuse_early_mpi() -> None:
+    """Open MPI that was started before TensorFlow is loaded ends in a segmentation fault.
+
+    TensorFlow exports the functions of an hwloc of its own, and Open MPI, which looks them up at their first call, then
+    releases with TensorFlow's what it has made with its own (seen with Open MPI 4.1.8 and TensorFlow 2.21).
+    """
+    order = list(sys.modules)
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is None or order.index("mpi4py.MPI") > order.index("tensorflow") or mpi.get_vendor()[0] != "Open MPI":
+        return
+    raise ConfigError(
+        "mpi4py was imported before TensorFlow, and Open MPI would crash when the job ends: import tensorflow, or call "
+        "dist_loader.init(), before mpi4py"
+    )
 
 
 def _pin_gpu(world: World) -> None:

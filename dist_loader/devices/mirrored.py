@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
+from dist_loader.channel import Alone, Channel
 from dist_loader.devices import Array
 from dist_loader.errors import ConfigError
 from dist_loader.world import World
@@ -24,6 +25,7 @@ class MirroredDevices:
     world: World
     mirrors: tf.distribute.MirroredStrategy
     name: str = "mirrored"
+    channel: Channel = field(default=Alone(), compare=False)
 
     @classmethod
     def on_local_devices(cls, world: World) -> MirroredDevices:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from dist_loader.channel import Alone, Channel
 from dist_loader.devices import Array
 from dist_loader.errors import ConfigError
 from dist_loader.world import World
@@ -19,6 +20,7 @@ class SingleDevice:
     world: World
     name: str = "single"
     replicas: int = 1
+    channel: Channel = field(default=Alone(), compare=False)
 
     def __post_init__(self) -> None:
         if self.world.size > 1:

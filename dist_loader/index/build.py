@@ -50,8 +50,7 @@ def build(
     """
     stamps, directories = Stamps(), 0
     folders, seen = class_folders(top, suffixes)
-    names = tuple(map(os.fsdecode, folders)) if classes is None else _all_known(folders, classes, top)
-    number = {os.fsencode(name): i for i, name in enumerate(names)}
+    names, number = numbered(folders, classes, top)
     folders.sort(key=number.__getitem__)
 
     # Flat, growing buffers instead of lists: at no time does a Python object per path exist for the whole set.
@@ -68,14 +67,30 @@ def build(
             directories += 1
             say(f"indexing {shown(top)}: {len(lengths):,} images in {directories:,} folders")
     if not lengths:
-        raise ConfigError(
-            f"no images in {shown(top)}: none of its {len(folders)} class folders holds a file "
-            f"ending in {', '.join(suffixes)}"
-        )
+        raise no_images(top, len(folders), suffixes)
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(np.frombuffer(lengths, np.int32), out=offsets[1:])
     labels = np.repeat(np.array([number[folder] for folder in folders], np.int32), found)
     return Built(names, labels, np.frombuffer(buffer, np.uint8), offsets, stamps)
+
+
+def numbered(
+    folders: Sequence[bytes], classes: tuple[str, ...] | None, top: bytes
+) -> tuple[tuple[str, ...], dict[bytes, int]]:
+    """The classes' names, and the number of each folder of one.
+
+    Raises:
+        ConfigError: a folder is not one of the classes that are asked for.
+    """
+    names = tuple(map(os.fsdecode, folders)) if classes is None else _all_known(folders, classes, top)
+    return names, {os.fsencode(name): i for i, name in enumerate(names)}
+
+
+def no_images(top: bytes, folders: int, suffixes: Collection[str]) -> ConfigError:
+    """The error of a folder without a single image."""
+    return ConfigError(
+        f"no images in {shown(top)}: none of its {folders} class folders holds a file ending in {', '.join(suffixes)}"
+    )
 
 
 def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class Index:
             raise ConfigError(f"threads must be a whole number of at least 1, not {threads!r}")
         top = Path(root).absolute()
         place, wanted = os.fsencode(top), None if classes is None else checked_classes(classes)
-        key = {"root": str(top), "suffixes": endings(suffixes), "classes": wanted and list(wanted)}
+        key = cache_key(top, suffixes, wanted)
         report = Progress(progress)
         if cache is None:
             try:
@@ -218,16 +218,10 @@ class Index:
 
     def _write_part(self, path: Path, rows: selection.Rows, **facts: Any) -> None:
         """Writes the index of some rows without ever holding it in memory."""
-        arrays = selection.part(self, rows)
-        with index_file.replacing(path) as temporary:
-            header = self._header(arrays["labels"].length, "0" * len(self.fingerprint)) | facts
-            index_file.write(temporary, header, arrays)
-            written = index_file.read(temporary).arrays
-            part = Index(self.root, self.classes, written["labels"], written["paths"], written["offsets"])
-            index_file.write_header(temporary, header | {"fingerprint": part.fingerprint})
+        write_blocks(path, self.root, self.classes, selection.part(self, rows), {}, **facts)
 
     def _header(self, samples: int, fingerprint: str) -> dict[str, Any]:
-        return {"root": self.root, "classes": self.classes, "samples": samples, "fingerprint": fingerprint}
+        return _header(self.root, self.classes, samples, fingerprint)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -348,3 +342,42 @@ class Index:
             if not 0 <= extreme < len(self):
                 raise IndexError(f"sample {extreme} is out of range for an index of {len(self)} samples")
         return numbers.astype(np.int64)
+
+
+def cache_key(top: Path, suffixes: Collection[str], classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """What makes an index in a cache what it is."""
+    return {"root": str(top), "suffixes": endings(suffixes), "classes": classes and list(classes)}
+
+
+def write_blocks(
+    path: Path,
+    root: str,
+    classes: tuple[str, ...],
+    arrays: Mapping[str, index_file.Blocks],
+    more: Mapping[str, index_file.Blocks],
+    **facts: Any,
+) -> str:
+    """Writes an index that is made while it is written, without ever holding it in memory; its fingerprint.
+
+    Args:
+        path: the file; it is replaced.
+        root: as an index has it.
+        classes: as an index has them.
+        arrays: the index's "offsets", "labels" and "paths".
+        more: other arrays for the file.
+        facts: other facts for its header.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    with index_file.replacing(path) as temporary:
+        header = _header(root, classes, arrays["labels"].length, "0" * 32) | facts
+        index_file.write(temporary, header, {**arrays, **more})
+        written = index_file.read(temporary).arrays
+        made = Index(root, classes, written["labels"], written["paths"], written["offsets"])
+        index_file.write_header(temporary, header | {"fingerprint": made.fingerprint})
+    return made.fingerprint
+
+
+def _header(root: str, classes: tuple[str, ...], samples: int, fingerprint: str) -> dict[str, Any]:
+    return {"root": root, "classes": classes, "samples": samples, "fingerprint": fingerprint}

@@ -59,20 +59,20 @@ def class_folders(root: bytes, suffixes: Collection[str] = IMAGE_SUFFIXES) -> tu
     Raises:
         ConfigError: root is missing, not a folder, not readable, or holds no folder.
     """
-    encoded = _encoded(suffixes)
+    of_images = encoded(suffixes)
     try:
         status = os.stat(root)
-        names = _listing(root, encoded)
+        names = _listing(root, of_images)
     except FileNotFoundError:
         raise ConfigError(f"image folder {shown(root)} does not exist; {LAYOUT}") from None
     except NotADirectoryError:
         raise ConfigError(f"{shown(root)} is a file, not a folder of images; {LAYOUT}") from None
     except OSError as error:
-        raise _unreadable(root, error) from None
+        raise unreadable(root, error) from None
     seen, folders = [Directory(b"", stamp_of(status))], []
     for name in sorted(name for name in names if name.endswith(b"/")):
         below = _status(os.path.join(root, name))
-        if _identity(below) == _identity(status):
+        if identity_of(below) == identity_of(status):
             seen.append(Directory(name, stamp_of(below)))
         else:
             folders.append(name[:-1])
@@ -100,8 +100,8 @@ class Walk:
 
     def __init__(self, root: bytes, folders: Sequence[bytes], suffixes: Collection[str], threads: int) -> None:
         self._root = root
-        self._endings = _encoded(suffixes)
-        self._top = _identity(_status(root))
+        self._endings = encoded(suffixes)
+        self._top = identity_of(_status(root))
         self._wanted = [_Folder(number, folder + b"/", None) for number, folder in enumerate(folders)]
         self._unlisted = list(self._wanted)
         heapq.heapify(self._unlisted)
@@ -170,7 +170,7 @@ class Walk:
             try:
                 self._list(folder)
             except OSError as error:
-                folder.error = _unreadable(os.path.join(self._root, folder.path), error)
+                folder.error = unreadable(os.path.join(self._root, folder.path), error)
             except Exception as error:  # noqa: BLE001 (for the one who waits for it)
                 folder.error = error
             below = [part for part in folder.parts if isinstance(part, _Folder)]
@@ -183,21 +183,14 @@ class Walk:
                 self._listed.notify()
 
     def _list(self, folder: _Folder) -> None:
-        full = os.path.join(self._root, folder.path)
-        status = os.stat(full)
-        folder.directory = Directory(folder.path, stamp_of(status))
-        folder.identity = _identity(status)
-        if folder.identity == self._top or any(folder.identity == higher.identity for higher in folder.above()):
-            return
-        parts: list[Files | _Folder] = []
-        for is_folder, names in groupby(_listing(full, self._endings, self._tell), key=lambda name: name[-1:] == b"/"):
-            if is_folder:
-                parts += (_Folder(folder.number, folder.path + name, folder) for name in names)
-                continue
-            group = list(names)
-            lengths = np.fromiter(map(len, group), np.int32, len(group)) + np.int32(len(folder.path))
-            parts.append(Files(folder.number, folder.path + folder.path.join(group), lengths))
-        folder.parts = parts
+        def seen_above(identity: tuple[int, int]) -> bool:
+            folder.identity = identity
+            return identity == self._top or any(identity == higher.identity for higher in folder.above())
+
+        folder.directory, parts = contents(
+            self._root, folder.number, folder.path, self._endings, seen_above, self._tell
+        )
+        folder.parts = [part if isinstance(part, Files) else _Folder(folder.number, part, folder) for part in parts]
 
     def _tell(self) -> None:
         self._signs_of_life += 1  # one lost between two threads does not matter
@@ -226,6 +219,44 @@ class _Folder:
         while folder is not None:
             yield folder
             folder = folder.parent
+
+
+def contents(
+    root: bytes,
+    number: int,
+    path: bytes,
+    endings: tuple[bytes, ...],
+    seen_above: Callable[[tuple[int, int]], bool],
+    tell: Callable[[], None],
+) -> tuple[Directory, list[Files | bytes]]:
+    """One directory: its images, and the paths of the directories in it, in order.
+
+    Args:
+        root: what paths are relative to.
+        number: of its class folder.
+        path: with a slash at the end.
+        endings: of images' names, as `encoded` gives them.
+        seen_above: whether a directory (device and inode) is one of those that this one is in; then it is not entered.
+        tell: called from time to time.
+
+    Raises:
+        OSError: it cannot be read.
+        ConfigError: a link in it cannot be followed.
+    """
+    full = os.path.join(root, path)
+    status = os.stat(full)
+    directory = Directory(path, stamp_of(status))
+    if seen_above(identity_of(status)):
+        return directory, []
+    parts: list[Files | bytes] = []
+    for is_folder, names in groupby(_listing(full, endings, tell), key=lambda name: name[-1:] == b"/"):
+        if is_folder:
+            parts += (path + name for name in names)
+            continue
+        group = list(names)
+        lengths = np.fromiter(map(len, group), np.int32, len(group)) + np.int32(len(path))
+        parts.append(Files(number, path + path.join(group), lengths))
+    return directory, parts
 
 
 def _listing(directory: bytes, endings: tuple[bytes, ...], tell: Callable[[], None] = lambda: None) -> list[bytes]:
@@ -258,10 +289,10 @@ def _is_directory(entry: os.DirEntry[bytes], *, is_image: bool) -> bool:
         # that points at itself leads nowhere; any other may hide a folder of samples, which must not go missing.
         if is_image or error.errno == errno.ELOOP:
             return False
-        raise _unreadable(entry.path, error) from None
+        raise unreadable(entry.path, error) from None
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def identity_of(status: os.stat_result) -> tuple[int, int]:
     """What tells a directory apart from all others, whichever path leads to it."""
     return status.st_dev, status.st_ino
 
@@ -270,7 +301,7 @@ def _status(directory: bytes) -> os.stat_result:
     try:
         return os.stat(directory)
     except OSError as error:
-        raise _unreadable(directory, error) from None
+        raise unreadable(directory, error) from None
 
 
 def shown(path: bytes) -> str:
@@ -285,11 +316,13 @@ def endings(suffixes: Collection[str]) -> list[str]:
     return sorted({"." + suffix.lower().lstrip(".") for suffix in suffixes})
 
 
-def _encoded(suffixes: Collection[str]) -> tuple[bytes, ...]:
+def encoded(suffixes: Collection[str]) -> tuple[bytes, ...]:
+    """Suffixes as they are compared, as bytes."""
     return tuple(map(os.fsencode, endings(suffixes)))
 
 
-def _unreadable(path: bytes, error: OSError) -> ConfigError:
+def unreadable(path: bytes, error: OSError) -> ConfigError:
+    """The error of a folder that cannot be read."""
     return ConfigError(
         f"cannot read folder {shown(path)}: {error.strerror}; let this user read and enter it, or move it away"
     )

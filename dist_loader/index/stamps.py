@@ -70,8 +70,17 @@ class Stamps:
         """Remember a directory."""
         self._paths += directory.path
         self._offsets.append(len(self._paths))
-        self._stamps.extend(_signed(number) for number in directory.stamp)
+        self._stamps.extend(numbers_of(directory))
         self._settled &= directory.stamp.modified < self._settled_before
+
+    def add_all(self, paths: bytes, lengths: NDArray[np.int64], stamps: NDArray[np.int64]) -> None:
+        """Remember directories of which another process has the stamps; see `arrays`."""
+        offsets = np.cumsum(lengths) + self._offsets[-1]
+        self._paths += paths
+        self._offsets.frombytes(offsets.astype(np.int64).tobytes())
+        self._stamps.frombytes(stamps.astype(np.int64).tobytes())
+        modified = stamps.reshape(-1, len(Stamp._fields))[:, Stamp._fields.index("modified")]
+        self._settled &= bool((modified < self._settled_before).all())
 
     @property
     def settled(self) -> bool:
@@ -141,6 +150,11 @@ class _Check:
                 self.different = True
                 return
             self.asked[share] += 1
+
+
+def numbers_of(directory: Directory) -> list[int]:
+    """A stamp as int64 holds it, in the order of its fields."""
+    return [_signed(number) for number in directory.stamp]
 
 
 def _signed(number: int) -> int:

@@ -27,6 +27,7 @@ Facts = Mapping[str, str]
 
 _LIBRARIES = ("numpy", "keras", "horovod", "pillow", "simplejpeg", "opencv-python-headless")
 _DIGEST_BYTES = 32
+_WHAT = "comparing what the ranks train"
 _SHOWN = 5  # differences
 _LONGEST = 120  # letters of a value
 
@@ -41,30 +42,11 @@ def agree(devices: Devices, facts: Facts) -> None:
     """
     if devices.world.size == 1:
         return
-    text = json.dumps(facts)
-    own = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest(), np.uint8)
-    digests = devices.gather_rows(own[None])
-    if (digests == digests[0]).all():
+    text = json.dumps(facts).encode()
+    digests = devices.channel.allgather(hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(), _WHAT, None)
+    if all(digest == digests[0] for digest in digests):
         return
-    require_same([json.loads(text) for text in gathered_texts(devices, text)])
-
-
-def gathered_texts(devices: Devices, text: str, length: int | None = None) -> list[str]:
-    """A text of every rank, in the order of the ranks.
-
-    Args:
-        devices: of all ranks.
-        text: this rank's.
-        length: bytes that each is filled up to with spaces; None: they have different lengths, which are asked first.
-    """
-    data = np.frombuffer(text.encode().ljust(length or 0), np.uint8)
-    if length is None:
-        lengths = devices.gather_rows(np.array([data.size], np.int64))
-    else:
-        assert data.size == length, f"{text} is longer than {length}"
-        lengths = np.full(devices.world.size, length)
-    parts = np.split(devices.gather_rows(data), np.cumsum(lengths)[:-1])
-    return [part.tobytes().decode() for part in parts]
+    require_same([json.loads(bytes(row)) for row in devices.channel.allgather(text, _WHAT, None)])
 
 
 def require_same(facts: Sequence[Facts]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import keras
 import tensorflow as tf
 
+from dist_loader.channel import gather_logs
 from dist_loader.devices import Devices
 from dist_loader.devices.averaging import Compression
 from dist_loader.devices.horovod import HorovodDevices
@@ -225,6 +226,13 @@ class Strategy:
                 save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
                 return None
             return in_index_order(self.devices, sequence, numbers, outputs)
+
+    def gather_logs(self, folder: str | Path) -> None:
+        """Bring the other ranks' `rank-N.log` to rank 0's folder, where hosts do not share it; every rank calls this.
+
+        Of each file, its last mebibyte. For the end of a job; when one fails, each log stays on its host.
+        """
+        gather_logs(self.devices.channel, Path(folder))
 
     def _check(self, sequence: BatchSequence) -> None:
         if not isinstance(sequence, BatchSequence):

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dist_loader.atomic import write_whole
+from dist_loader.bad_samples.gathering import gather
 from dist_loader.devices import Devices
 from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.bound import Waits
@@ -89,9 +88,8 @@ class Summary:
 
 
 def bad_samples_of_all(devices: Devices, sequences: Sequence[BatchSequence]) -> int:
-    """How many samples no rank could read; every rank calls this alike."""
-    marks = np.concatenate([np.zeros(1, np.int64), *(sequence.bad_samples.marks() for sequence in sequences)])
-    return len(np.union1d(devices.gather_rows(marks), [0])) - 1  # the zero, so that no rank's message is empty
+    """How many samples no rank could read, which rank 0's file then lists; every rank calls this alike."""
+    return gather(devices.channel, [sequence.bad_samples for sequence in sequences], None)
 
 
 def _text(value: object) -> str:

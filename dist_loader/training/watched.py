@@ -17,7 +17,7 @@ import keras
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError, DistLoaderError
 from dist_loader.sequence.batch_sequence import BatchSequence
-from dist_loader.training.agreement import gathered_texts, require_same
+from dist_loader.training.agreement import require_same
 from dist_loader.watchdog import Limits, Meeting, Notes, Watch, last_words
 from dist_loader.watchdog.addresses import listener, local_addresses
 from dist_loader.watchdog.lines import End
@@ -25,7 +25,6 @@ from dist_loader.watchdog.place import Stage
 
 _log = logging.getLogger("dist_loader")
 _notes: ContextVar[Notes | None] = ContextVar("notes", default=None)  # of the call that this one is made in
-_MEETING_BYTES = 1024
 
 
 def checked_limit(watchdog: float | None) -> float | None:
@@ -137,7 +136,8 @@ def _met(devices: Devices, call: str, seconds: float | None, notes: Notes) -> Wa
             _log.warning("the watchdog is off: rank 0 cannot listen: %s", error)
     try:
         with _bounded(world.rank, call, Limits.of(seconds) if seconds is not None else None, notes):
-            rows = [json.loads(text) for text in gathered_texts(devices, json.dumps(mine), _MEETING_BYTES)]
+            told = devices.channel.allgather(json.dumps(mine).encode(), f"Strategy.{call}", None)
+            rows = [json.loads(bytes(row)) for row in told]
         for name in ("call", "watchdog"):
             require_same([{name: str(row[name])} for row in rows])
         if seconds is None or "port" not in rows[0]:

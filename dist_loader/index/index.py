@@ -24,8 +24,9 @@ from dist_loader.index.cache import cached, name_for
 from dist_loader.index.fingerprint import fingerprint
 from dist_loader.index.paths import parts_of
 from dist_loader.index.progress import Progress
-from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT, endings
+from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT
 from dist_loader.index.stamps import unchanged
+from dist_loader.index.writing import cache_key, header_of, write_blocks
 from dist_loader.permutation import Permutation
 from dist_loader.remote.address import redacted, scheme_of
 
@@ -221,7 +222,7 @@ class Index:
         write_blocks(path, self.root, self.classes, selection.part(self, rows), {}, **facts)
 
     def _header(self, samples: int, fingerprint: str) -> dict[str, Any]:
-        return _header(self.root, self.classes, samples, fingerprint)
+        return header_of(self.root, self.classes, samples, fingerprint)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -342,42 +343,3 @@ class Index:
             if not 0 <= extreme < len(self):
                 raise IndexError(f"sample {extreme} is out of range for an index of {len(self)} samples")
         return numbers.astype(np.int64)
-
-
-def cache_key(top: Path, suffixes: Collection[str], classes: tuple[str, ...] | None) -> dict[str, Any]:
-    """What makes an index in a cache what it is."""
-    return {"root": str(top), "suffixes": endings(suffixes), "classes": classes and list(classes)}
-
-
-def write_blocks(
-    path: Path,
-    root: str,
-    classes: tuple[str, ...],
-    arrays: Mapping[str, index_file.Blocks],
-    more: Mapping[str, index_file.Blocks],
-    **facts: Any,
-) -> str:
-    """Writes an index that is made while it is written, without ever holding it in memory; its fingerprint.
-
-    Args:
-        path: the file; it is replaced.
-        root: as an index has it.
-        classes: as an index has them.
-        arrays: the index's "offsets", "labels" and "paths".
-        more: other arrays for the file.
-        facts: other facts for its header.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    with index_file.replacing(path) as temporary:
-        header = _header(root, classes, arrays["labels"].length, "0" * 32) | facts
-        index_file.write(temporary, header, {**arrays, **more})
-        written = index_file.read(temporary).arrays
-        made = Index(root, classes, written["labels"], written["paths"], written["offsets"])
-        index_file.write_header(temporary, header | {"fingerprint": made.fingerprint})
-    return made.fingerprint
-
-
-def _header(root: str, classes: tuple[str, ...], samples: int, fingerprint: str) -> dict[str, Any]:
-    return {"root": root, "classes": classes, "samples": samples, "fingerprint": fingerprint}

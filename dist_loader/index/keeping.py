@@ -11,9 +11,10 @@ from dist_loader.errors import ConfigError
 from dist_loader.index.build import checked_classes
 from dist_loader.index.cache import name_for
 from dist_loader.index.divided import Gathered
-from dist_loader.index.index import Index, cache_key, write_blocks
+from dist_loader.index.index import Index
 from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT
 from dist_loader.index.selection import gathered as in_memory
+from dist_loader.index.writing import cache_key, write_blocks
 from dist_loader.remote.address import redacted, scheme_of
 
 

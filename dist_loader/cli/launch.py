@@ -41,6 +41,8 @@ def request(argv: Sequence[str]) -> Request:
         grace=given.grace,
         restarts=given.restarts,
         dry_run=given.dry_run,
+        preflight=not given.no_preflight,
+        check_data=given.check_data,
     )
 
 
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     control.add_argument("--gloo", dest="control", action="store_const", const="gloo", help="ranks meet by Gloo")
     control.add_argument("--mpi", dest="control", action="store_const", const="mpi", help="ranks meet by MPI")
     add("--dry-run", action="store_true", help="print the command, and start nothing")
+    add("--no-preflight", action="store_true", help="do not look at the hosts before the start")
+    add("--check-data", metavar="DIR", help="see before the start that all hosts have the same data there")
     add("--oversubscribe", action="store_true", help="more ranks than slots are wanted")
     add("--network-interfaces", metavar="NAME,...", help="such as eth0 (default: the one that leads to the hosts)")
     add("-x", dest="exports", metavar="NAME", action="append", default=[], help="a variable for mpirun to hand on")

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import dist_loader
-from dist_loader.cli import bench, launch, scan
+from dist_loader.cli import bench, doctor, launch, scan
 from dist_loader.errors import DistLoaderError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
         "launch": (launch.HELP, launch.run),
         "scan": (scan.HELP, scan.run),
+        "doctor": (doctor.HELP, doctor.run),
         "bench": (bench.HELP, bench.run),
     }
     parser = argparse.ArgumentParser(prog="dist-loader", description="Training on data that does not fit in memory.")

@@ -37,6 +37,8 @@ class Request:
     grace: float = 30.0
     restarts: int = 0
     dry_run: bool = False
+    preflight: bool = True
+    check_data: str | None = None
 
 
 def choose_launcher(request: Request, hosts: Hosts, env: Mapping[str, str]) -> tuple[Launcher, str]:
@@ -55,9 +57,9 @@ def choose_launcher(request: Request, hosts: Hosts, env: Mapping[str, str]) -> t
             return "local", ""
         if hosts.source == "Slurm" and control is None and shutil.which("srun", path=env.get("PATH")):
             name = "srun"
-        elif control != "mpi" and _which("horovodrun", env):
+        elif control != "mpi" and find_program("horovodrun", env):
             name = "horovodrun"
-        elif control != "gloo" and _which("mpirun", env):
+        elif control != "gloo" and find_program("mpirun", env):
             name = "mpirun"
         else:
             raise ConfigError(
@@ -69,7 +71,7 @@ def choose_launcher(request: Request, hosts: Hosts, env: Mapping[str, str]) -> t
         return "local", ""
     if control == "gloo" and name != "horovodrun":
         raise ConfigError(f"--gloo needs --with horovodrun: ranks of {name} find each other by MPI")
-    program = _which(name, env)
+    program = find_program(name, env)
     if program is None:
         raise ConfigError(f"{name} is neither on PATH nor beside {sys.executable}")
     if name == "horovodrun":
@@ -101,7 +103,7 @@ def which_mpi(program: str, launcher: Launcher, env: Mapping[str, str]) -> Mpi |
     """
     if launcher not in ("mpirun", "horovodrun-mpi"):
         return None
-    mpirun = program if launcher == "mpirun" else _which("mpirun", env)
+    mpirun = program if launcher == "mpirun" else find_program("mpirun", env)
     if mpirun is None:
         raise ConfigError(f"horovodrun --mpi calls mpirun, which is neither on PATH nor beside {sys.executable}")
     try:
@@ -111,6 +113,6 @@ def which_mpi(program: str, launcher: Launcher, env: Mapping[str, str]) -> Mpi |
     return mpi_of(said.stdout + said.stderr)
 
 
-def _which(name: str, env: Mapping[str, str]) -> str | None:
+def find_program(name: str, env: Mapping[str, str]) -> str | None:
     """A program on PATH, or beside this Python, where pip puts it."""
     return shutil.which(name, path=env.get("PATH")) or shutil.which(name, path=str(Path(sys.executable).parent))

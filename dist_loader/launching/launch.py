@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_loader.errors import ConfigError
-from dist_loader.launching.choose import Request, choose_launcher, what_to_run, which_mpi
-from dist_loader.launching.commands import Job, command, exported, rank_command
+from dist_loader.launching.choose import Request, what_to_run
+from dist_loader.launching.commands import rank_command
 from dist_loader.launching.hosts import find_hosts
 from dist_loader.launching.machine import count_cores, count_gpus, is_here
 from dist_loader.launching.messages import VARIABLE
 from dist_loader.launching.probe import Answer, ask
 from dist_loader.launching.signals import Signals
 from dist_loader.launching.sizing import Wish, first_size, next_size, pause, with_slots
+from dist_loader.launching.starter import Starter
 from dist_loader.launching.supervise import Ended, supervise
 from dist_loader.launching.switchboard import Switchboard
+from dist_loader.preflight.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from dist_loader.launching.switchboard import RankEnd
 
 GOOD_RUN = 600.0  # seconds after which a failure counts as the first again
-TOLD = (VARIABLE, "DIST_LOADER_RESTARTS")  # what each start tells its ranks
 USAGE = 2  # the exit code of what a restart cannot mend
 
 
@@ -43,51 +44,39 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
         ConfigError: it cannot be run as it was asked for.
     """
     hosts = find_hosts(request.hosts, request.hostfile, env)
-    launcher, program = choose_launcher(request, hosts, env)
+    starter = Starter.chosen(request, hosts, env)
+    launcher = starter.launcher
     script = rank_command(sys.executable, what_to_run(request.script, env), request.log_dir)
-    mpi = which_mpi(program, launcher, env)
     away = [host.name for host in hosts.hosts if not is_here(host.name)]
     # A batch system knows its hosts, and need not allow ssh to them.
     to_ask = [] if hosts.allocated or launcher in ("local", "srun") else away
     gpus = {host.name: count_gpus(env) for host in hosts.hosts if host.slots is None and host.name not in to_ask}
 
-    def command_for(ranks: int, on: Sequence[Host], interfaces: Sequence[str], *told: str) -> list[str]:
-        return command(
-            Job(
-                launcher=launcher,
-                program=program,
-                mpi=mpi,
-                ranks=ranks,
-                hosts=tuple(on),
-                rank_command=script,
-                exported=exported({*env} - {*TOLD}, (*request.exports, *told)),
-                interfaces=tuple(interfaces),
-                oversubscribe=request.wish.oversubscribe,
-                as_root=os.geteuid() == 0,
-                options=request.options,
-            )
-        )
-
     if request.dry_run:
         if any(host.slots is None and host.name in to_ask for host in hosts.hosts):
             raise ConfigError("--dry-run asks no host for its GPUs; give each its slots, as in -H hostA:2,hostB:2")
         sized = with_slots(hosts, gpus, count_cores(), request.wish.ranks)
-        print(shlex.join(command_for(_size(launcher, sized, request.wish), sized, request.interfaces)), flush=True)
+        ranks = _size(launcher, sized, request.wish)
+        print(shlex.join(starter.command(script, ranks, sized, request.interfaces, told=())), flush=True)
         return 0
 
     with Signals() as signals:
-        answers = ask(to_ask, env)
+        gate = Gate(starter, hosts.hosts, away, to_ask, say) if request.preflight else None
+        answers = gate.answers() if gate else ask(to_ask, env)
         if problems := [answer.problem for answer in answers.values() if answer.problem]:
             raise ConfigError("; ".join(problems))
         gpus |= {name: answer.gpus for name, answer in answers.items()}
         sized = with_slots(hosts, gpus, count_cores(), request.wish.ranks)
         start = _Start(sized, _size(launcher, sized, request.wish), answers)
         first, failures, restarts = start.ranks, 0, 0
+        interfaces = request.interfaces or common_interface(answers)
+        if gate and (stopped_by := gate.check(sized, first, interfaces, signals)):
+            return 128 + stopped_by
         while True:
             interfaces = request.interfaces or common_interface(start.answers)
             # Shown without what only this process can tell the ranks, so that it can be copied.
-            say(f"$ {shlex.join(command_for(start.ranks, start.hosts, interfaces))}")
-            arguments = command_for(start.ranks, start.hosts, interfaces, *TOLD)
+            say(f"$ {shlex.join(starter.command(script, start.ranks, start.hosts, interfaces, told=()))}")
+            arguments = starter.command(script, start.ranks, start.hosts, interfaces)
             callers = [host.name for host in start.hosts if host.name in away]
             told = {**env, "DIST_LOADER_RESTARTS": str(restarts)}
             more = partial(_could_grow, start, sized, first, request, env) if start.ranks < first else None

@@ -89,12 +89,17 @@ _SIOCGIFADDR = 0x8915
 
 def interface_of(address: str) -> str | None:
     """The name of the network interface with this IPv4 address, such as eth0."""
+    return next((name for name, own in addresses().items() if own == address), None)
+
+
+def addresses() -> dict[str, str]:
+    """The IPv4 addresses of this machine, by name of the network interface."""
+    found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():
             try:
                 answer = fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
             except OSError:  # it has no IPv4 address
                 continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return None
+            found[name] = socket.inet_ntoa(answer[20:24])
+    return found

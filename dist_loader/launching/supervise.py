@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dist_loader.launching.keeper import Keeper, end_session
 from dist_loader.launching.signals import STOPPING, Signals
@@ -54,6 +54,8 @@ def supervise(
     say: Callable[[str], None],
     more_hosts: Callable[[], bool] | None = None,
     ask_every: float = 60.0,
+    starting: float = STARTING,
+    output: IO[bytes] | None = None,
 ) -> Ended:
     """Start a job, hand signals on to its ranks, end all of it when one rank fails, and say how it ended.
 
@@ -68,6 +70,8 @@ def supervise(
         more_hosts: whether the job could now have more ranks; the job is then ended as by SIGTERM. It may take seconds.
             None: it has all that it wants.
         ask_every: seconds between two calls of it.
+        starting: seconds until every rank must have called.
+        output: where the launcher and the ranks write to; None: where this process does.
     """
     keeper = Keeper(folder, gentle=SETTLING)
     process = None
@@ -76,10 +80,12 @@ def supervise(
             command,
             env={**env, "TMPDIR": folder},
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             start_new_session=True,  # Ctrl-C reaches the ranks through this process alone, and once
         )
         keeper.watch(process.pid)
-        ended = _follow(process, switchboard, signals, grace, say, more_hosts, ask_every)
+        ended = _follow(process, switchboard, signals, grace, say, more_hosts, ask_every, starting)
         _end_now(process, switchboard)
         return ended
     finally:
@@ -99,12 +105,13 @@ def _follow(
     say: Callable[[str], None],
     more_hosts: Callable[[], bool] | None,
     ask_every: float,
+    starting: float,
 ) -> Ended:
     """Until the launcher's process and all ranks have ended, or must be ended."""
     started = time.monotonic()
     stopped_by: signal.Signals | None = None
     failure: RankEnd | None = None
-    deadline = started + STARTING
+    deadline = started + starting
     ended_at: float | None = None
     ask_at = started + ask_every
     for_more = False
@@ -129,7 +136,7 @@ def _follow(
                     return Ended(128 + stopped_by, None, stopped_by, now - started)
             switchboard.listen()
             if failure is None and stopped_by is None:
-                if switchboard.complete and deadline == started + STARTING:
+                if switchboard.complete and deadline == started + starting:
                     deadline = math.inf
                 if more_hosts and not for_more and switchboard.complete and now > ask_at and ended_at is None:
                     ask_at = now + ask_every
@@ -155,7 +162,7 @@ def _follow(
                 # Ranks whose launcher was killed were ended for that.
                 killed = (process.poll() or 0) < 0 and failure is None
                 failure = None if killed else failure or switchboard.first_failure(now + LAST_WORDS)
-                return _ended(process, switchboard, failure, stopped_by, now - started, say)
+                return _ended(process, switchboard, failure, stopped_by, now - started, starting, say)
 
 
 def _end_now(process: subprocess.Popen[bytes], switchboard: Switchboard) -> None:
@@ -173,10 +180,11 @@ def _ended(
     failure: RankEnd | None,
     stopped_by: signal.Signals | None,
     seconds: float,
+    starting: float,
     say: Callable[[str], None],
 ) -> Ended:
     if process.poll() is None and stopped_by is None and failure is None:
-        say(f"only {switchboard.joined} ranks were started within {STARTING:g} s")
+        say(f"only {switchboard.joined} ranks were started within {starting:g} s")
         return Ended(1, None, None, seconds)
     if stopped_by is not None:
         return Ended(128 + stopped_by, None, stopped_by, seconds)

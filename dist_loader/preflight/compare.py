@@ -69,7 +69,7 @@ def compare(heard: Mapping[str, Heard], plan: Plan) -> list[Cell]:
     if not facts:
         return cells
     cells += software.versions(facts)
-    cells += software.mpi(facts, plan.mpi)
+    cells += software.mpi(facts) if plan.mpi else software.gloo(facts) if plan.launcher == "gloo" else []
     cells += machines.gpus(facts, plan.ranks, oversubscribe=plan.oversubscribe)
     cells += machines.files(facts, plan.folder, plan.script)
     cells += machines.data(facts, plan.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,10 @@ def add_one_number(
     """The allreduce, and its cell of the table."""
     starter = subject.starter
     callers = [host.name for host in hosts if host.name not in subject.here]
-    tried = attempt(starter.command(program(), ranks, hosts, interfaces), starter.env, signals, callers, ranks)
+    command = starter.command(program(), ranks, hosts, interfaces)
+    if starter.launcher in ("gloo", "horovodrun-mpi") and Path(command[0]).parent == Path(sys.executable).parent:
+        command = [sys.executable, "-m", "dist_loader.preflight.horovodrun", *command[1:]]
+    tried = attempt(command, starter.env, signals, callers, ranks)
     how = {"gloo": "horovodrun --gloo", "horovodrun-mpi": "horovodrun --mpi"}.get(starter.launcher, starter.launcher)
     text = f"{ranks} ranks by {how}"
     if tried.problem is None:

@@ -83,10 +83,19 @@ def _fits(cell: Cell, facts: Facts) -> Cell:
     return cell
 
 
-def mpi(facts: Mapping[str, Facts], needed: bool) -> list[Cell]:
-    """The MPI that Horovod is linked to, beside the mpirun that would be called; only where they are needed."""
-    if not needed:
-        return []
+def gloo(facts: Mapping[str, Facts]) -> list[Cell]:
+    """Gloo, where the ranks meet by it."""
+    cells = []
+    for host, each in facts.items():
+        if each.horovod is not None:
+            has = each.horovod.gloo
+            do = "" if has else f"Horovod on {host} has no Gloo: {BUILD} there, or use mpirun"
+            cells.append(Cell("gloo", host, "ok" if has else "bad", "in Horovod" if has else "not in Horovod", do))
+    return cells
+
+
+def mpi(facts: Mapping[str, Facts]) -> list[Cell]:
+    """The MPI that Horovod is linked to, beside the mpirun that would be called."""
     cells = []
     same = alike(
         "mpi",

@@ -28,6 +28,7 @@ class Plan:
         script: the job's file; None: there is none.
         data: what was asked for; None: nothing.
         here: names of hosts that are this machine.
+        trains: it is a training with Horovod for sure.
     """
 
     launcher: Launcher
@@ -38,6 +39,7 @@ class Plan:
     script: str | None = None
     data: str | None = None
     here: tuple[str, ...] = ()
+    trains: bool = False
 
     @property
     def mpi(self) -> bool:
@@ -68,7 +70,7 @@ def compare(heard: Mapping[str, Heard], plan: Plan) -> list[Cell]:
     cells = [_reached(host, each, plan) for host, each in heard.items()]
     if not facts:
         return cells
-    cells += software.versions(facts)
+    cells += software.versions(facts, needed=plan.trains)
     cells += software.mpi(facts) if plan.mpi else software.gloo(facts) if plan.launcher == "gloo" else []
     cells += machines.gpus(facts, plan.ranks, oversubscribe=plan.oversubscribe)
     cells += machines.files(facts, plan.folder, plan.script)

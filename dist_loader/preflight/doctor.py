@@ -73,7 +73,8 @@ def examine(request: Request, env: Mapping[str, str]) -> Findings:
         if hosts.source == "this machine" and wish.ranks is None and not any(gpus.values()):
             wish = replace(wish, ranks=min(2, sized[0].slots or 1))  # enough to see that they find each other
         ranks = first_size(sized, wish)
-        cells = compare(heard, subject.plan(spread(sized, ranks)))
+        trains = not alone or request.launcher is not None or request.control is not None
+        cells = compare(heard, replace(subject.plan(spread(sized, ranks)), trains=trains))
         tried = None
         if not _bad(cells) and starter.launcher != "local" and has_horovod(heard):
             interfaces = request.interfaces or common_interface(answers(heard, here))

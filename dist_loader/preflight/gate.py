@@ -57,7 +57,8 @@ class Gate:
             return {}
         self._heard = ask.ask_facts(self._names, self._subject.here, self._subject.wanted(), self._subject.starter.env)
         found = ask.answers(self._heard, self._subject.here)
-        if any(answer.problem for answer in found.values()):
+        answered = any(each.facts is not None for each in self._heard.values())
+        if answered and any(answer.problem for answer in found.values()):
             self._show(compare(self._heard, self._subject.plan({})))
         return found
 
@@ -82,15 +83,18 @@ class Gate:
             if tried.stopped_by is not None:
                 return tried.stopped_by
             cells.append(cell)
-        for line in advice(cells, "warn"):
-            self._say(f"warning: {line}")
         bad = advice(cells, "bad")
         if bad:
             self._show(cells)
-            for line in tried.wrote if tried is not None else ():
-                print(f"  {line}", file=sys.stderr)
-            raise ConfigError(f"{'; '.join(bad)}; --no-preflight starts all the same")
-        return None
+        for line in advice(cells, "warn"):
+            self._say(f"warning: {line}")
+        if not bad:
+            return None
+        for line in tried.wrote if tried is not None else ():
+            print(f"  {line}", file=sys.stderr)
+        for line in bad[:-1]:
+            self._say(f"error: {line}")
+        raise ConfigError(f"{bad[-1]}; --no-preflight starts all the same")
 
     def _show(self, cells: Sequence[Cell]) -> None:
         if self._several:  # for one machine, the error says it all

@@ -17,8 +17,13 @@ OTHERS = ("numpy", "pillow", "simplejpeg", "opencv-python-headless")
 BUILD = "python launch/install_horovod.py --force"
 
 
-def versions(facts: Mapping[str, Facts]) -> list[Cell]:
-    """Python and the packages: the same everywhere, and there."""
+def versions(facts: Mapping[str, Facts], *, needed: bool) -> list[Cell]:
+    """Python and the packages: the same everywhere, and there.
+
+    Args:
+        facts: of the hosts.
+        needed: whether a job must have all of them. A script that is no training may do without.
+    """
     cells = alike(
         "python",
         {host: each.python for host, each in facts.items()},
@@ -26,8 +31,10 @@ def versions(facts: Mapping[str, Facts]) -> list[Cell]:
     )
     for name in ROWS:
         found = {host: each.versions.get(name) for host, each in facts.items()}
+        if name == "horovod":  # one without its library is none
+            found = {host: version if facts[host].horovod else None for host, version in found.items()}
         if not any(found.values()):
-            cells += [Cell(name, host, "warn", "missing", _absent(name)) for host in found]
+            cells += [Cell(name, host, "bad" if needed else "warn", "missing", _absent(name)) for host in found]
         else:
             cells += alike(name, found, lambda host, wanted, name=name: _other(host, name, wanted))  # type: ignore[misc]
     cells += _others(facts)

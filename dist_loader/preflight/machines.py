@@ -173,8 +173,8 @@ def limits(facts: Mapping[str, Facts], ranks: int) -> list[Cell]:
 
 def network(facts: Mapping[str, Facts], launcher: str, asked: tuple[str, ...]) -> list[Cell]:
     """A network interface that has one name on all hosts; horovodrun cannot do without."""
-    # An address that several hosts have, such as that of docker0, leads to none of them.
-    often = Counter(address for each in facts.values() for address in each.interfaces.values())
+    # An address that several machines have, such as that of docker0, leads to none of them.
+    often = Counter(address for _, address in {(e.host, a) for e in facts.values() for a in e.interfaces.values()})
     names = {
         host: {name for name, address in each.interfaces.items() if often[address] == 1 and address[:4] != "127."}
         for host, each in facts.items()

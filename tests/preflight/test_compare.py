@@ -51,7 +51,7 @@ def cells(plan: Plan = PLAN, **hosts: Facts | str) -> list[Cell]:
 
 
 def other(address: str, **wrong: Any) -> Facts:
-    return replace(WELL, **{"interfaces": {**WELL.interfaces, "eth0": address}, **wrong})
+    return replace(WELL, **{"host": address, "interfaces": {**WELL.interfaces, "eth0": address}, **wrong})
 
 
 def test_hosts_that_are_alike_are_well() -> None:
@@ -136,6 +136,24 @@ def test_what_is_only_warned_of(check: str, wrong: dict[str, Any], says: str) ->
     assert not [cell for cell in found if cell.level == "bad"]
     assert ("b", check) in {(cell.host, cell.check) for cell in found if cell.level == "warn"}
     assert says in " ".join(advice(found, "warn"))
+
+
+def test_an_interface_that_has_the_same_address_everywhere_leads_nowhere() -> None:
+    without = {name: {"docker0": "172.17.0.1", f"eth{name}": f"10.0.0.{n}"} for n, name in enumerate("abc")}
+    found = cells(
+        replace(PLAN, launcher="gloo"),
+        **{name: replace(WELL, host=name, interfaces=own, reached_by=f"eth{name}") for name, own in without.items()},
+    )
+    assert [(cell.level, cell.text) for cell in found if cell.check == "network"] == [
+        ("bad", "etha"),
+        ("bad", "ethb"),
+        ("bad", "ethc"),
+    ]
+
+
+def test_one_machine_under_two_names_has_its_own_network() -> None:
+    found = cells(b=WELL, c=WELL)
+    assert {(cell.level, cell.text) for cell in found if cell.check == "network"} == {("ok", "eth0")}
 
 
 def test_locked_memory_matters_only_with_infiniband() -> None:

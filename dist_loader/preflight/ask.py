@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from dist_loader.launching.machine import interface_of
@@ -15,7 +15,7 @@ from dist_loader.preflight.facts import of_json
 from dist_loader.preflight.host import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dist_loader.launching.probe import Said
     from dist_loader.preflight.facts import Wanted
@@ -40,6 +40,26 @@ def ask_facts(
         host: [sys.executable, "-m", *module] if host in here else over_ssh(host, env, module, bound) for host in hosts
     }
     return {host: _heard(host, said, bound) for host, said in call(commands, env, bound).items()}
+
+
+def ask_nodes(
+    srun: str, hosts: Sequence[str], wanted: Wanted, env: Mapping[str, str], bound: float = BOUND
+) -> dict[str, Heard]:
+    """The same of the nodes of a Slurm allocation, by srun: ssh to them need not be allowed."""
+    count = len(hosts)
+    command = [srun, f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", f"--nodelist={','.join(hosts)}"]
+    command += ["--mpi=none", "--cpu-bind=none", sys.executable, "-m", _MODULE, json.dumps(asdict(wanted))]
+    said = call({"srun": command}, env, bound)["srun"]
+    heard = {}
+    for line in re.findall(rf"^.*?{MARK}.*$", said.out, re.MULTILINE):
+        each = _heard("a node", replace(said, code=0, out=line[line.index(MARK) :]), bound)
+        if each.facts is not None:
+            heard[each.facts.host] = each
+    last = next((line.strip() for line in reversed(said.err.splitlines()) if line.strip()), "it did not end in time")
+    return {
+        host: heard.get(host, Heard(problem=f"{host} did not answer to srun within {bound:g} s: {last}"))
+        for host in hosts
+    }
 
 
 def _heard(host: str, said: Said, bound: float) -> Heard:

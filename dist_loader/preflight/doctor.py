@@ -14,7 +14,7 @@ from dist_loader.launching.machine import count_cores, is_here
 from dist_loader.launching.signals import Signals
 from dist_loader.launching.sizing import first_size, with_slots
 from dist_loader.launching.starter import Starter
-from dist_loader.preflight.ask import answers, ask_facts
+from dist_loader.preflight.ask import answers, ask_facts, ask_nodes
 from dist_loader.preflight.cells import Cell
 from dist_loader.preflight.compare import Heard, compare
 from dist_loader.preflight.examine import Subject, add_one_number, has_horovod, spread
@@ -62,11 +62,13 @@ def examine(request: Request, env: Mapping[str, str]) -> Findings:
     wanted = subject.wanted()
     if alone and wanted.mpirun is None:
         wanted = replace(wanted, mpirun=find_program("mpirun", env))
-    # A batch system's hosts need not allow ssh to them.
-    names = here if hosts.allocated else tuple(host.name for host in hosts.hosts)
+    names = [host.name for host in hosts.hosts]
     with Signals() as signals:
-        heard = ask_facts(names, here, wanted, env)
-        found = _ways(heard[here[0]], env) if alone else ()
+        if starter.launcher == "srun":
+            heard = ask_nodes(starter.program, names, wanted, env)
+        else:  # a batch system's hosts need not allow ssh to them
+            heard = ask_facts(here if hosts.allocated else names, here, wanted, env)
+        found = _ways(next(iter(heard.values())), env) if alone else ()
         gpus = {host: each.facts.usable for host, each in heard.items() if each.facts is not None}
         sized = with_slots(hosts, gpus, count_cores(), 2 if alone else request.wish.ranks)
         wish = request.wish

@@ -93,11 +93,11 @@ def add_one_number(
     text = f"{ranks} ranks by {how}"
     if tried.problem is None:
         return Cell("allreduce", "", "ok", f"{text}, {tried.seconds:.1f} s"), tried
-    do = (
-        f"one number could not be added over {text}: {tried.problem}; a firewall between the hosts (all TCP ports), "
-        f"or the wrong network (--network-interfaces)"
-    )
-    return Cell("allreduce", "", "bad", f"{text}: failed", do if callers else do.partition("; a firewall")[0]), tried
+    problem = tried.problem.partition("; what it says is above")[0]
+    do = f"one number could not be added over {text}: {problem}"
+    if callers and "before any rank had started" not in problem:
+        do += "; a firewall between the hosts (all TCP ports), or the wrong network (--network-interfaces)"
+    return Cell("allreduce", "", "bad", f"{text}: failed", do), tried
 
 
 def has_horovod(heard: Mapping[str, Heard]) -> bool:

@@ -81,7 +81,7 @@ class Facts:
     """One host.
 
     Attributes:
-        host: its own name.
+        host: its own name; in Slurm, that of the node.
         python: its version.
         versions: of installed packages, by name ("tensorflow" whatever its distribution is called).
         cpu_only: the TensorFlow is one without support for GPUs.

@@ -53,10 +53,14 @@ class Gate:
 
     def answers(self) -> dict[str, Answer]:
         """Ask the hosts: what they are asked anyway, and at the same time all that is compared."""
+        starter, here, wanted = self._subject.starter, self._subject.here, self._subject.wanted()
+        if starter.launcher == "srun" and self._several:
+            self._heard = ask.ask_nodes(starter.program, self._names, wanted, starter.env)
+            return {}
         if not self._asked:
             return {}
-        self._heard = ask.ask_facts(self._names, self._subject.here, self._subject.wanted(), self._subject.starter.env)
-        found = ask.answers(self._heard, self._subject.here)
+        self._heard = ask.ask_facts(self._names, here, wanted, starter.env)
+        found = ask.answers(self._heard, here)
         answered = any(each.facts is not None for each in self._heard.values())
         if answered and any(answer.problem for answer in found.values()):
             self._show(compare(self._heard, self._subject.plan({})))

@@ -37,7 +37,7 @@ def quick(env: Mapping[str, str] = os.environ) -> Facts:
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return Facts(
-        host=socket.gethostname(),
+        host=env.get("SLURMD_NODENAME") or socket.gethostname(),
         python=platform.python_version(),
         shm=_free("/dev/shm"),  # noqa: S108 - only looked at
         free={folder: free for folder in (tempfile.gettempdir(),) if (free := _free(folder)) is not None},

@@ -42,6 +42,15 @@ for rank in range(int(sys.argv[sys.argv.index("-np") + 1])):
         sys.exit(code)
 """
 
+SRUN = """
+import os, subprocess, sys
+nodes = next(word for word in sys.argv if word.startswith("--nodelist=")).partition("=")[2].split(",")
+for node in nodes[:2]:
+    command = sys.argv[sys.argv.index("-m") - 1:]
+    subprocess.run(command, env={**os.environ, "SLURMD_NODENAME": node}, check=True)
+sys.exit("srun: error: gpu3: node is down")
+"""
+
 
 def dist_loader(
     *arguments: str, env: dict[str, str], folder: Path, limit: int | None = None
@@ -125,6 +134,19 @@ def test_several_hosts_are_compared(programs: Programs, tmp_path: Path, photos: 
     assert "Connection refused" in cells["refused", "reached"]["do"]
     assert cells["fine", "data"]["text"] == cells["localhost", "data"]["text"]
     assert said["hosts"]["refused"].keys() == {"problem"}
+
+
+def test_nodes_of_slurm_are_asked_by_srun(programs: Programs, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("print('started')")
+    allocation = {"SLURM_JOB_NODELIST": "gpu[1-3]", "SLURM_NTASKS": "3", "SLURM_TASKS_PER_NODE": "1(x3)"}
+    env = programs({"srun": SRUN}, PYTHONPATH=no_horovod(tmp_path), CUDA_VISIBLE_DEVICES="", **allocation)
+    cells, _ = found(dist_loader("doctor", "--json", env=env, folder=tmp_path))
+    assert {host for host, check in cells if check == "python"} == {"gpu1", "gpu2"}
+    assert "gpu3 did not answer to srun" in cells["gpu3", "reached"]["do"]
+    assert "error: gpu3: node is down" in cells["gpu3", "reached"]["do"]
+    done = dist_loader("launch", "script.py", env=env, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0].split() == ["gpu1", "gpu2", "gpu3"]
 
 
 def test_a_host_that_is_silent_takes_no_longer_than_the_bound(programs: Programs, tmp_path: Path) -> None:

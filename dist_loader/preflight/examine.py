@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_loader.launching.choose import find_program
+from dist_loader.preflight.built import library
 from dist_loader.preflight.cells import Cell
 from dist_loader.preflight.compare import Plan
 from dist_loader.preflight.facts import Wanted
@@ -101,5 +102,7 @@ def add_one_number(
 
 
 def has_horovod(heard: Mapping[str, Heard]) -> bool:
-    """Whether every host that answered has one that can be tried."""
+    """Whether there is one to try, on every host that answered; on this machine, if none could be asked."""
+    if not heard:
+        return library() is not None
     return all(each.facts.horovod is not None for each in heard.values() if each.facts is not None)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +79,8 @@ def look(wanted: Wanted, env: Mapping[str, str] = os.environ) -> Facts:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata  # 20 ms, which a launch on one machine can do without
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

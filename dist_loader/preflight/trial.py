@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ from dist_loader.launching.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from signal import Signals as Signal
 
     from dist_loader.launching.signals import Signals
+    from dist_loader.launching.supervise import Ended
 
 BOUND = 30.0  # seconds; a machine that is busy is no error. horovodrun alone takes 5 to 7
 LINES = 8  # of what the launcher and the ranks wrote, shown where it fails
@@ -38,7 +40,7 @@ class Tried:
     seconds: float
     problem: str | None = None
     wrote: tuple[str, ...] = ()
-    stopped_by: Signal | None = None
+    stopped_by: signal.Signals | None = None
 
 
 def program(bound: float = BOUND) -> tuple[str, ...]:
@@ -84,7 +86,16 @@ def attempt(
         lines = [line for line in output.read().decode(errors="replace").splitlines() if line.strip()]
     if ended.code == 0:
         return Tried(ended.seconds)
-    what = str(ended.failure) if ended.failure else next(iter(said), f"exit code {ended.code}")
+    what = _what(ended, bound) or next(iter(said), f"exit code {ended.code}")
     # What TensorFlow notes at its start is no news.
     wrote = [line for line in lines if "absl::InitializeLog" not in line and " port.cc:" not in line]
+    # Where a rank has said something, that is the cause, and what the launcher makes of it is not.
+    wrote = [line for line in wrote if re.match(r"\[\d+(,\d+)?\]<std|\d+: ", line)] or wrote
     return Tried(ended.seconds, what, tuple(wrote[-LINES:]), ended.stopped_by)
+
+
+def _what(ended: Ended, bound: float) -> str | None:
+    """How the first rank failed; None if none did."""
+    if ended.failure is not None and ended.failure.code == 128 + signal.SIGALRM:
+        return f"rank {ended.failure.rank} on {ended.failure.host} waited {bound:g} s for the others"
+    return None if ended.failure is None else str(ended.failure)

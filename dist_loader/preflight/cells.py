@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Hashable, Mapping
 
 Level = Literal["ok", "warn", "bad"]
 
@@ -39,7 +39,7 @@ def most_common(values: Mapping[str, Hashable]) -> Hashable:
 def alike(
     check: str,
     values: Mapping[str, str | None],
-    do: Callable[[str, str], str],
+    do: str,
     *,
     missing: str = "missing",
     level: Level = "bad",
@@ -49,17 +49,19 @@ def alike(
     Args:
         check: the name of the check.
         values: of each host; None: it has none.
-        do: what to do, from the host's name and what most have.
+        do: what to do, with "{wanted}" for what most have.
         missing: what a host without a value shows.
         level: of a host that differs.
     """
     wanted = most_common({host: value for host, value in values.items() if value is not None})
     cells = []
     for host, value in values.items():
-        well = value == wanted
-        cells.append(
-            Cell(check, host, "ok" if well else level, value or missing, "" if well else do(host, str(wanted)))
-        )
+        if value == wanted:
+            cells.append(Cell(check, host, "ok", str(value)))
+        else:
+            has = f"has {check} {value}" if value else f"has no {check}"
+            advice = f"{host} {has}, others have {wanted}: {do.format(wanted=wanted)}"
+            cells.append(Cell(check, host, level, value or missing, advice))
     return cells
 
 

@@ -27,8 +27,9 @@ def versions(facts: Mapping[str, Facts], *, needed: bool) -> list[Cell]:
     cells = alike(
         "python",
         {host: each.python for host, each in facts.items()},
-        lambda host, wanted: f"{host} has another Python than the others, {wanted}: make the environment anew there",
+        "make the environment anew there, with that Python",
     )
+    cpu = any(each.cpu_only for each in facts.values())
     for name in ROWS:
         found = {host: each.versions.get(name) for host, each in facts.items()}
         if name == "horovod":  # one without its library is none
@@ -36,7 +37,7 @@ def versions(facts: Mapping[str, Facts], *, needed: bool) -> list[Cell]:
         if not any(found.values()):
             cells += [Cell(name, host, "bad" if needed else "warn", "missing", _absent(name)) for host in found]
         else:
-            cells += alike(name, found, lambda host, wanted, name=name: _other(host, name, wanted))  # type: ignore[misc]
+            cells += alike(name, found, _install(f"{name}-cpu" if name == "tensorflow" and cpu else name))
     cells += _others(facts)
     return [_fits(cell, facts[cell.host]) for cell in cells]
 
@@ -47,13 +48,12 @@ def _absent(name: str) -> str:
     return f"{name} is not installed: pip install {name}"
 
 
-def _other(host: str, name: str, wanted: str) -> str:
+def _install(name: str) -> str:
     if name == "dist_loader":
-        return f"{host} has another dist_loader than the others, {wanted}: install that one there"
+        return "install that one there"
     if name == "horovod":
-        return f"{host} has another Horovod than the others, {wanted}, or none: {BUILD} there"
-    package = "tensorflow or tensorflow-cpu" if name == "tensorflow" else name
-    return f"{host} has another {name} than the others, {wanted}, or none: pip install {package}=={wanted} there"
+        return f"{BUILD} there"
+    return f"pip install {name}=={{wanted}} there"
 
 
 def _others(facts: Mapping[str, Facts]) -> list[Cell]:
@@ -65,7 +65,7 @@ def _others(facts: Mapping[str, Facts]) -> list[Cell]:
         for cell in alike(
             name,
             {host: each.versions.get(name) for host, each in facts.items()},
-            lambda host, wanted, name=name: f"{host}: pip install {name}=={wanted}, which the others have",  # type: ignore[misc]
+            _install(name),
         ):
             before = cells[cell.host]
             if cell.level == "bad":
@@ -107,7 +107,7 @@ def mpi(facts: Mapping[str, Facts]) -> list[Cell]:
     same = alike(
         "mpi",
         {host: each.horovod.mpi if each.horovod else None for host, each in facts.items()},
-        lambda host, wanted: f"Horovod on {host} is linked to another MPI than on the others, {wanted}: {BUILD} there",
+        f"{BUILD} there, against that MPI",
         missing="none",
     )
     for cell in same:

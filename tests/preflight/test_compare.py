@@ -71,8 +71,13 @@ def test_hosts_that_are_alike_are_well() -> None:
 
 
 BAD: list[tuple[str, dict[str, Any], Plan, str]] = [
-    ("python", {"python": "3.12.1"}, PLAN, "another Python"),
-    ("tensorflow", {"versions": {**WELL.versions, "tensorflow": "2.20.0"}}, PLAN, "==2.21.0 there"),
+    ("python", {"python": "3.12.1"}, PLAN, "b has python 3.12.1, others have 3.11.7"),
+    (
+        "tensorflow",
+        {"versions": {**WELL.versions, "tensorflow": "2.20.0"}},
+        PLAN,
+        "b has tensorflow 2.20.0, others have 2.21.0: pip install tensorflow or tensorflow-cpu==2.21.0 there",
+    ),
     (
         "horovod",
         {"versions": {k: v for k, v in WELL.versions.items() if k != "horovod"}, "horovod": None},
@@ -119,7 +124,7 @@ def test_what_keeps_a_job_from_running(check: str, wrong: dict[str, Any], plan: 
 
 
 WARNINGS: list[tuple[str, dict[str, Any], str]] = [
-    ("driver", {"gpus": (replace(CARD, driver="535.1"),) * 4}, "another NVIDIA driver than the others, 550.54.15"),
+    ("driver", {"gpus": (replace(CARD, driver="535.1"),) * 4}, "b has driver 535.1, others have 550.54.15"),
     ("gpus", {"cpu_only": True}, "tensorflow[and-cuda]"),
     ("gpus", {"horovod": replace(HOROVOD, nccl=False)}, "without NCCL"),
     ("/dev/shm", {"shm": 64 << 20}, "NCCL wants about 1.0 GiB"),

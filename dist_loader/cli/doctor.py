@@ -25,7 +25,21 @@ HELP = "say whether a job can run on these hosts, and what to do if not"
 def run(argv: Sequence[str]) -> int:
     """Examine; 0 if a job could run, else 1."""
     given = _parser().parse_args(argv)
-    request = Request(
+    findings = examine(_request(given), os.environ)
+    if given.json:
+        print(json.dumps(_plain(findings), indent=2))
+    else:
+        _show(findings)
+    return findings.code
+
+
+def request(argv: Sequence[str]) -> Request:
+    """What the command line asks for."""
+    return _request(_parser().parse_args(argv))
+
+
+def _request(given: argparse.Namespace) -> Request:
+    return Request(
         script=(given.script,) if given.script else (),
         wish=Wish(given.np, oversubscribe=given.oversubscribe),
         hosts=given.hosts,
@@ -36,12 +50,6 @@ def run(argv: Sequence[str]) -> int:
         options=tuple(given.launcher_args),
         check_data=given.data,
     )
-    findings = examine(request, os.environ)
-    if given.json:
-        print(json.dumps(_plain(findings), indent=2))
-    else:
-        _show(findings)
-    return findings.code
 
 
 def _show(findings: Findings) -> None:

@@ -71,8 +71,8 @@ def ask(hosts: Iterable[str], env: Mapping[str, str], bound: float = BOUND) -> d
 def over_ssh(host: str, env: Mapping[str, str], module: Sequence[str], bound: float) -> list[str]:
     """The command that runs a module of this package, with arguments, on another host."""
     # ssh makes one text of it for a shell over there: everything is quoted.
-    path = [f"PYTHONPATH={env['PYTHONPATH']}"] if env.get("PYTHONPATH") else []
-    over_there = shlex.join(["env", *path, sys.executable, "-m", *module])
+    paths = [f"{name}={env[name]}" for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if env.get(name)]
+    over_there = shlex.join(["env", *paths, sys.executable, "-m", *module])
     ssh = ["ssh", "-n", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, int(bound) // 2)}"]
     return [*ssh, "--", host, over_there]
 

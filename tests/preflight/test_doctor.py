@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dist_loader.launching.probe import over_ssh
 from dist_loader.preflight.ask import ask_facts
 from dist_loader.preflight.facts import Wanted
 from tests.preflight.conftest import ROOT, package
@@ -155,6 +156,14 @@ def test_a_host_that_is_silent_takes_no_longer_than_the_bound(programs: Programs
     assert time.monotonic() - began < 8
     assert heard["silent"].problem == "silent did not answer within 4 s; try: ssh silent true"
     assert heard["fine"].facts is not None
+
+
+def test_what_is_asked_over_ssh_finds_the_libraries_that_the_ranks_will_find() -> None:
+    command = over_ssh("node", {"PYTHONPATH": "/my code", "LD_LIBRARY_PATH": "/opt/mpi/lib"}, ["module", "{}"], 10)
+    assert command[-2:] == [
+        "node",
+        f"env 'PYTHONPATH=/my code' LD_LIBRARY_PATH=/opt/mpi/lib {sys.executable} -m module '{{}}'",
+    ]
 
 
 def test_horovod_is_needed_on_several_hosts(programs: Programs, tmp_path: Path) -> None:

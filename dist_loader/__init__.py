@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from dist_loader.index import Index
     from dist_loader.permutation import Permutation
     from dist_loader.plan import Plan
+    from dist_loader.ragged.save import save_tokens
     from dist_loader.readers import Reader, SampleReader
     from dist_loader.sequence.image import ImageSequence
     from dist_loader.sequence.reader import ReaderSequence
+    from dist_loader.sequence.tokens import TokenSequence
     from dist_loader.training.callbacks import on_rank_zero
     from dist_loader.training.checkpoint.load import load_checkpoint
     from dist_loader.training.learning_rate import scaled_learning_rate
@@ -51,11 +53,13 @@ _HOMES = {
     "SampleReader": "dist_loader.readers",
     "Strategy": "dist_loader.training.strategy",
     "Summary": "dist_loader.training.summary",
+    "TokenSequence": "dist_loader.sequence.tokens",
     "TooManyBadSamples": "dist_loader.errors",
     "World": "dist_loader.world",
     "init": "dist_loader.training.strategy",
     "load_checkpoint": "dist_loader.training.checkpoint.load",
     "on_rank_zero": "dist_loader.training.callbacks",
+    "save_tokens": "dist_loader.ragged.save",
     "scaled_learning_rate": "dist_loader.training.learning_rate",
 }
 
@@ -76,11 +80,13 @@ __all__ = [
     "SampleReader",
     "Strategy",
     "Summary",
+    "TokenSequence",
     "TooManyBadSamples",
     "World",
     "init",
     "load_checkpoint",
     "on_rank_zero",
+    "save_tokens",
     "scaled_learning_rate",
 ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dist_loader.frames import ALIGNMENT, Frame
+from dist_loader.frames import ALIGNMENT, Frame, aligned_empty
 
 if TYPE_CHECKING:
     from dist_loader.readers import Reader
@@ -104,6 +104,21 @@ def rows(arrays: Arrays, part: slice) -> Arrays:
     if isinstance(arrays, dict):
         return {name: array[part] for name, array in arrays.items()}
     return arrays[part]
+
+
+def shortened(arrays: Arrays, length: int) -> Arrays:
+    """The beginning of the second axis of all arrays, each in memory of its own where it is not all."""
+    if isinstance(arrays, dict):
+        return {name: _shortened(array, length) for name, array in arrays.items()}
+    return _shortened(arrays, length)
+
+
+def _shortened(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+    if array.shape[1] == length:
+        return array
+    short = aligned_empty((array.shape[0], length, *array.shape[2:]), array.dtype)
+    short[...] = array[:, :length]
+    return short
 
 
 def by_name(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:

@@ -94,7 +94,7 @@ class HorovodDevices:
     def mean_gradients(
         self, gradients: Sequence[Any], share: Any | None, riders: Sequence[Any] = ()
     ) -> tuple[list[Any], list[Any]]:
-        present = [_dense(gradient) for gradient in gradients if gradient is not None]
+        present = [gradient for gradient in gradients if gradient is not None]
         if share is not None:
             present = [gradient * tf.cast(share, gradient.dtype) for gradient in present]
         more = [*riders] if share is None else [*riders, share]
@@ -197,7 +197,3 @@ def _by_type(tensors: Sequence[Any]) -> dict[Any, list[int]]:
     for at, tensor in enumerate(tensors):
         places[tensor.dtype].append(at)
     return places
-
-
-def _dense(gradient: Any) -> Any:
-    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient

@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from array import array
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -142,7 +143,9 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             shuffle=shuffle,
             remainder=remainder,
         )
-        self.order = order
+        if global_batch is not None:
+            plan = plan.with_global_batch(global_batch)
+        self.order = order = order if data.order is None else data.order(plan, order)
         self.own_weights = own_weights(self.samples, sample_weight, class_weight)
         self.host_batch = host_batch
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
@@ -155,7 +158,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._data = data
         self._batches = Batches(
             data,
-            plan if global_batch is None else plan.with_global_batch(global_batch),
+            plan,
             self.world.rank,
             order,
             self.bad_samples,
@@ -246,6 +249,15 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         """The step that a pass of an epoch begins at."""
         return self._start[1] if epoch == self._start[0] else 0
 
+    @contextmanager
+    def of_one_length(self) -> Iterator[None]:
+        """Batches as long as the longest of all meanwhile, where they have different lengths otherwise."""
+        before, self._batches.one_length = self._batches.one_length, True
+        try:
+            yield
+        finally:
+            self._batches.one_length = before
+
     def set_slices(self, slices: int) -> None:
         """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
         self._batches.set_slices(slices)
@@ -288,7 +300,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def _shape(self, array: npt.NDArray[Any]) -> tuple[int | None, ...]:
         """Of an array in all batches; None where it is not the same in each."""
-        varies = self._data.form.varies and array.ndim > 1
+        varies = self._batches.varies and array.ndim > 1
         return (array.shape[0], None, *array.shape[2:]) if varies else array.shape
 
     def delivered_at(self, step: int) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dist_loader.arrays import sample_bytes
+from dist_loader.arrays import sample_bytes, shortened
 from dist_loader.bad_samples import TolerantReader
 from dist_loader.errors import ConfigError, ReadTimeout, SampleError
 from dist_loader.pipeline import ReadingTimes
@@ -88,6 +88,9 @@ class Batches:
         self.plan = plan
         self._frames = min(held, again + plan.batches + 1)  # more than an epoch ahead is of no use
         self._planned = PlannedBatches(plan, rank, self._frames, order)
+        of_all_ranks = replace(plan, world_size=1, accumulate=plan.accumulate * plan.world_size)
+        self._everywhere = PlannedBatches(of_all_ranks, 0, 1, order) if plan.world_size > 1 else self._planned
+        self.one_length = False  # whether batches that need not be as long as the longest are so all the same
         self._group = PassGroup()
         self._window: HostWindow | None = None
         self._missing: tuple[int, set[int]] = 0, set()
@@ -115,6 +118,9 @@ class Batches:
         self._note_missing(epoch, numbers[shown != numbers])
         weights = np.where(shown < 0, np.float32(0), weights)  # content that does not count, of sample ~shown
         numbers = np.where(shown < 0, ~shown, shown)
+        if self._data.length is not None and not self.one_length:
+            together, counts = self._everywhere.batch(self._planned.key(epoch, number))
+            arrays = shortened(arrays, self._data.length(together[counts > 0]))
         x, y, of_parts = self._data.form.batch(arrays, numbers)
         if y is None:
             return (x,)
@@ -122,6 +128,11 @@ class Batches:
             return x, y
         own = None if self._weights is None else self._weights[numbers]
         return x, y, mean_weights(weights, own, of_parts)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the second axis of the arrays is not as long in every batch."""
+        return self._data.form.varies and (self._data.length is None or not self.one_length)
 
     def _read(self, epoch: int, number: int) -> tuple[Arrays, Numbers]:
         """What was read for a batch, by its number in the order of reading, and the samples that it shows."""

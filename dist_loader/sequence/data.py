@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dist_loader.arrays import Arrays
+    from dist_loader.plan import Plan
     from dist_loader.readers import Reader
     from dist_loader.readers.clock import DecodeClock
+    from dist_loader.sequence.order import Order
 
 Numbers = npt.NDArray[np.int64]
 
@@ -113,6 +115,9 @@ class Data:
         recipe: all that decides a sample's content, apart from the samples themselves, for ranks to compare.
         clock: knows which threads take too long for a sample; None: no limit but that of the batch.
         threads: that read; None: as many as this rank's share of the cores.
+        length: how much of the second axis of the reader's arrays a batch needs, from the samples that count in it on
+            all ranks together, so that it is as long on each; None: all.
+        order: from a plan and the user's own order of its samples to another; None: it stays.
     """
 
     samples: Samples
@@ -121,3 +126,5 @@ class Data:
     recipe: str
     clock: DecodeClock | None = None
     threads: int | None = None
+    length: Callable[[Numbers], int] | None = None
+    order: Callable[[Plan, Order | None], Order] | None = None

@@ -157,7 +157,8 @@ def _prepared(devices: Devices, model: Any, train: BatchSequence, valid: BatchSe
 
     now = prepare_now()
     if train.finds_device_batch:
-        batch = train[0]
+        with train.of_one_length():
+            batch = train[0]
         note = note_of(model, now, batch)
         train.set_slices(agreed_slices(model, now, batch, note, say))
         remember(note, train.plan.device_batch)

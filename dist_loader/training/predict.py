@@ -34,7 +34,7 @@ def local_outputs(model: Any, sequence: BatchSequence, callbacks: list[keras.cal
         raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
     if plan.passes > 1:
         raise ConfigError(f"predict needs every sample once; make the sequence without host_passes={plan.passes}")
-    with _in_slices(model, plan.accumulate):
+    with _in_slices(model, plan.accumulate), sequence.of_one_length():  # Keras puts the outputs end to end
         outputs = model.predict(sequence, verbose=0, callbacks=callbacks)
     if sequence.order is not None and not sequence.order.exactly_once:
         raise ConfigError("predict needs every sample once; make the sequence without an order that draws them")

@@ -156,12 +156,26 @@ def _reduce_and_apply(now: Prepared, grads: Any, trainable_variables: Any = None
     apply = functools.partial(type(now.optimizer).apply, now.optimizer, trainable_variables=trainable_variables)
     if now.devices.world.size == 1:
         apply(now.devices.mean_gradients(list(grads), now.trace.share)[0])
-    elif now.retries:
-        now.alarm.apply_unless_raised(now.devices, list(grads), now.trace.share, now.wishes, apply)
+        return
+    variables = now.optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+    gradients = [_dense(*pair) for pair in zip(grads, variables, strict=True)]
+    if now.retries:
+        now.alarm.apply_unless_raised(now.devices, gradients, now.trace.share, now.wishes, apply)
     else:
-        means, (sums,) = now.devices.mean_gradients(list(grads), now.trace.share, [now.wishes.in_step()])
+        means, (sums,) = now.devices.mean_gradients(gradients, now.trace.share, [now.wishes.in_step()])
         now.wishes.agree_in_step(sums)
         apply(means)
+
+
+def _dense(gradient: Any | None, variable: Any) -> Any | None:
+    """A gradient as one array, of the shape of what it is for: a message must be of a known length.
+
+    TensorFlow does not know the shape of an embedding's gradient where batches have different lengths.
+    """
+    if gradient is not None:
+        gradient = tf.convert_to_tensor(gradient)
+        gradient.set_shape(variable.shape)
+    return gradient
 
 
 def _metrics_over_world(model: Any, now: Prepared) -> Any:

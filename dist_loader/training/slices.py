@@ -25,7 +25,9 @@ class Slices:
         if tensor is None:
             return None
         rows = tensor.shape[0]
-        return tf.reshape(tensor, [self._number, -1 if rows is None else rows // self._number, *tensor.shape[1:]])
+        known, found = tensor.shape[1:], tf.shape(tensor)[1:]
+        lengths = [found[axis] if length is None else length for axis, length in enumerate(known)]
+        return tf.reshape(tensor, [self._number, -1 if rows is None else rows // self._number, *lengths])
 
     def part(self, at: Any) -> Any:
         """One slice."""

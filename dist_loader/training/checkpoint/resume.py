@@ -46,7 +46,7 @@ def loader_state(train: BatchSequence) -> dict[str, Any]:
     plan = dataclasses.asdict(train.plan)
     facts = {name: value for name, value in plan.items() if name not in _MAY_CHANGE}
     facts |= {"global_batch": train.plan.global_batch, "index fingerprint": train.samples.fingerprint}
-    return facts if train.order is None else facts | {"order": train.order.fingerprint}
+    return facts | {"order": "of the plan" if train.order is None else train.order.fingerprint}
 
 
 def resume(model: Any, train: BatchSequence, devices: Devices, folder: Folder | None) -> Resumed:

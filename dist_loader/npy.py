@@ -25,16 +25,15 @@ def mapped(path: str | os.PathLike[str], what: str) -> npt.NDArray[Any]:
     path = Path(path)
     if not path.is_file():  # a pipe would hold the opening up
         raise ConfigError(f"{what}: no file {str(path)!r}")
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{what}: cannot open {str(path)!r} as a .npy file of numbers: {error}") from None
-    if not isinstance(found, np.ndarray):
-        found.close()
+    if path.suffix == ".npz":
         raise ConfigError(
             f"{what}: {str(path)!r} is an .npz file, which cannot be mapped into memory; save its arrays one by one "
             "with numpy.save"
         )
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what}: cannot open {str(path)!r} as a .npy file of numbers: {error}") from None
     return np.asarray(found)  # without the overhead of numpy.memmap
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -106,11 +106,9 @@ def rows(arrays: Arrays, part: slice) -> Arrays:
     return arrays[part]
 
 
-def shortened(arrays: Arrays, length: int) -> Arrays:
-    """The beginning of the second axis of all arrays, each in memory of its own where it is not all."""
-    if isinstance(arrays, dict):
-        return {name: _shortened(array, length) for name, array in arrays.items()}
-    return _shortened(arrays, length)
+def shortened(arrays: Arrays, names: Collection[str], length: int) -> Arrays:
+    """The beginning of the second axis of some arrays, each in memory of its own where it is not all."""
+    return {name: _shortened(array, length) if name in names else array for name, array in by_name(arrays).items()}
 
 
 def _shortened(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

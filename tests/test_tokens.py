@@ -184,6 +184,28 @@ def test_weights_of_tokens(make) -> None:
         list(make(token_weight=bad))
 
 
+@pytest.mark.parametrize("one_hot", [{}, {"labels": "one-hot", "classes": 3}])
+def test_what_a_function_changes_is_padded_all_the_same(make, one_hot: dict) -> None:
+    """A sample's row has space for the longest of all, and its target none."""
+
+    def change(x, y, rng):
+        assert x.shape == (12,)
+        x[x > 0] += 5000
+        return x, y
+
+    labels = RNG.integers(0, 3, len(TOKENS))
+    plain, changed = make(targets=labels, **one_hot), make(targets=labels, augment=change, **one_hot)
+    for before, after in zip(plain, changed, strict=True):
+        assert (after[0] == np.where(before[0] > 0, before[0] + 5000, 0)).all()
+        assert (after[1] == before[1]).all()
+
+
+def test_classes_have_given_shares_in_buckets(make) -> None:
+    labels = np.arange(len(TOKENS)) % 3
+    sequence = make(targets=labels, class_shares={0: 1, 2: 1}, epoch_samples=40, buckets=3)
+    assert np.bincount(np.concatenate([y for _, y in sequence])).tolist() == [20, 0, 20]
+
+
 def test_named_inputs_and_a_mask(make) -> None:
     x, y, _ = make(input_name="ids", mask_name="padding_mask", output_name="tags")[0]
     assert list(x) == ["ids", "padding_mask"]
@@ -296,14 +318,14 @@ def test_other_data_have_another_fingerprint(make) -> None:
 # ----------------------------------------------------------------------------------------------------------- training
 
 
-def tagger(reduction: str = "mean_with_sample_weight", mask: bool = False, layer=None) -> keras.Model:
+def tagger(reduction: str = "mean_with_sample_weight", mask: bool = False, recurrent: bool = False) -> keras.Model:
     keras.utils.clear_session()  # for names as in a process of its own
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
             keras.layers.Embedding(2400, 4, mask_zero=mask),
-            layer or keras.layers.Dense(3, "tanh"),
+            keras.layers.LSTM(3, return_sequences=True) if recurrent else keras.layers.Dense(3, "tanh"),
             keras.layers.Dense(5),
         ]
     )
@@ -327,7 +349,7 @@ def test_a_training_that_was_broken_off_goes_on_to_the_bit(make, tmp_path: Path,
     strategy = dl.init("single")
 
     def train(folder: Path, **more) -> keras.Model:
-        model = tagger(layer=keras.layers.LSTM(3, return_sequences=True))
+        model = tagger(recurrent=True)
         train = make(strategy=strategy, buckets=2, maxlen=8)
         strategy.fit(model, train, epochs=2, checkpoint_dir=folder, checkpoint_every=1, **more)
         return model

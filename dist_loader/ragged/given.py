@@ -24,7 +24,7 @@ def is_ragged(given: Any) -> bool:
     if isinstance(given, str | os.PathLike):
         return not Path(given).is_file()
     if isinstance(given, np.ndarray):
-        return given.dtype == np.dtype(object)
+        return bool(given.dtype.hasobject)
     if isinstance(given, list):
         return any(isinstance(one, Sequence | np.ndarray) for one in given[:1])
     return isinstance(given, tuple | Ragged)

@@ -118,9 +118,9 @@ class Batches:
         self._note_missing(epoch, numbers[shown != numbers])
         weights = np.where(shown < 0, np.float32(0), weights)  # content that does not count, of sample ~shown
         numbers = np.where(shown < 0, ~shown, shown)
-        if self._data.length is not None and not self.one_length:
+        if self._data.varying is not None and not self.one_length:
             together, counts = self._everywhere.batch(self._planned.key(epoch, number))
-            arrays = shortened(arrays, self._data.length(together[counts > 0]))
+            arrays = shortened(arrays, self._data.varying.names, self._data.varying.length(together[counts > 0]))
         x, y, of_parts = self._data.form.batch(arrays, numbers)
         if y is None:
             return (x,)
@@ -132,7 +132,7 @@ class Batches:
     @property
     def varies(self) -> bool:
         """Whether the second axis of the arrays is not as long in every batch."""
-        return self._data.form.varies and (self._data.length is None or not self.one_length)
+        return self._data.form.varies and (self._data.varying is None or not self.one_length)
 
     def _read(self, epoch: int, number: int) -> tuple[Arrays, Numbers]:
         """What was read for a batch, by its number in the order of reading, and the samples that it shows."""

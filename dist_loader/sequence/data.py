@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from dist_loader.arrays import Arrays
     from dist_loader.plan import Plan
@@ -105,6 +105,20 @@ class Structure:
 
 
 @dataclass(frozen=True, eq=False)
+class Varying:
+    """Arrays of which a batch has only the beginning of the second axis.
+
+    Attributes:
+        names: of the reader's arrays.
+        length: how much of it a batch needs, from the samples that count in it on all ranks together, so that it is as
+            long on each.
+    """
+
+    names: Collection[str]
+    length: Callable[[Numbers], int]
+
+
+@dataclass(frozen=True, eq=False)
 class Data:
     """All that a sequence must know of a kind of data.
 
@@ -115,8 +129,7 @@ class Data:
         recipe: all that decides a sample's content, apart from the samples themselves, for ranks to compare.
         clock: knows which threads take too long for a sample; None: no limit but that of the batch.
         threads: that read; None: as many as this rank's share of the cores.
-        length: how much of the second axis of the reader's arrays a batch needs, from the samples that count in it on
-            all ranks together, so that it is as long on each; None: all.
+        varying: which of the reader's arrays are not as long in every batch; None: all are.
         order: from a plan and the user's own order of its samples to another; None: it stays.
     """
 
@@ -126,5 +139,5 @@ class Data:
     recipe: str
     clock: DecodeClock | None = None
     threads: int | None = None
-    length: Callable[[Numbers], int] | None = None
+    varying: Varying | None = None
     order: Callable[[Plan, Order | None], Order] | None = None

@@ -13,7 +13,7 @@ from dist_loader.readers.tokens import MASK, TOKENS, Cut, TokenReader
 from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.sequence.buckets import BucketOrder
 from dist_loader.sequence.columns import Labels, digest_of
-from dist_loader.sequence.data import Data, Samples, Structure
+from dist_loader.sequence.data import Data, Samples, Structure, Varying
 from dist_loader.sequence.token_columns import room_for, targets_for, token_column, weights_for
 from dist_loader.sizes import at_least_one
 
@@ -71,7 +71,8 @@ class TokenSequence(BatchSequence):
         output_name: if given, Keras gets {output_name: y}.
         mask_name: with `input_name`: the name of another input, bool, shape (batch, time), True where tokens are.
         **options: strategy, world, seed, shuffle, remainder, global_batch, sample_weight, class_weight, threads,
-            timeout, on_bad, bad_budget, bad_file, host_passes, order: see `BatchSequence`.
+            timeout, on_bad, bad_budget, bad_file, host_passes, class_shares, epoch_samples, augment, augment_batch:
+            see `BatchSequence`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
@@ -139,7 +140,7 @@ class TokenSequence(BatchSequence):
             reader,
             Structure(x, {output_name: found.y} if named else found.y, weight, varies=pad == "longest"),
             recipe=f"{reader.recipe}, {pad} {multiple}",
-            length=length if pad == "longest" else None,
+            varying=Varying(reader.shape.keys(), length) if pad == "longest" else None,
             order=None if buckets is None else in_buckets,
         )
         super().__init__(data, device_batch, host_batch, **options)

@@ -50,7 +50,7 @@ class TokenSequence(BatchSequence):
         tokens: the path of a folder that `save_tokens` made; (values, offsets), each an array or the path of a `.npy`
             file; a list of sequences; or an array with one in each row. Whole numbers. Files are memory-mapped.
         targets: of tokens, in the same ways (but for the last) and of the same lengths; or of samples: an array, a list
-            or a `.npy` file with a row for each; or None.
+            of numbers or a `.npy` file with a row for each; or None.
         device_batch: samples that one device computes at once, or "auto".
         host_batch: samples held in memory by this process: a number of samples, or a size such as "4GiB". Each takes as
             much as one of `maxlen` tokens.

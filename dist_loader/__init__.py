@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from dist_loader.plan import Plan
     from dist_loader.ragged.save import save_tokens
     from dist_loader.readers import Reader, SampleReader
+    from dist_loader.sequence.array import ArraySequence
     from dist_loader.sequence.image import ImageSequence
     from dist_loader.sequence.reader import ReaderSequence
     from dist_loader.sequence.tokens import TokenSequence
+    from dist_loader.sequence.volume import VolumeSequence
     from dist_loader.training.callbacks import on_rank_zero
     from dist_loader.training.checkpoint.load import load_checkpoint
     from dist_loader.training.learning_rate import scaled_learning_rate
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ArraySequence": "dist_loader.sequence.array",
     "AugmentError": "dist_loader.errors",
     "CheckpointError": "dist_loader.errors",
     "ConfigError": "dist_loader.errors",
@@ -55,6 +58,7 @@ _HOMES = {
     "Summary": "dist_loader.training.summary",
     "TokenSequence": "dist_loader.sequence.tokens",
     "TooManyBadSamples": "dist_loader.errors",
+    "VolumeSequence": "dist_loader.sequence.volume",
     "World": "dist_loader.world",
     "init": "dist_loader.training.strategy",
     "load_checkpoint": "dist_loader.training.checkpoint.load",
@@ -64,6 +68,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArraySequence",
     "AugmentError",
     "CheckpointError",
     "ConfigError",
@@ -82,6 +87,7 @@ __all__ = [
     "Summary",
     "TokenSequence",
     "TooManyBadSamples",
+    "VolumeSequence",
     "World",
     "init",
     "load_checkpoint",

@@ -24,11 +24,11 @@ from dist_loader.errors import ConfigError, SampleError
 from dist_loader.readers.crop import Box, Crop, crop_box
 from dist_loader.readers.jpeg import read_jpeg
 from dist_loader.readers.pillow import prepare_pillow, read_with_pillow
+from dist_loader.readers.reason import reason_of
 from dist_loader.readers.resize import Resize
 from dist_loader.readers.scratch import Scratch
 from dist_loader.readers.source import Source
 from dist_loader.remote.address import redacted, scheme_of
-from dist_loader.remote.retry import FetchError
 
 if TYPE_CHECKING:
     from dist_loader.index import Index
@@ -181,12 +181,4 @@ def _checked_size(size: object) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
-    """One line that says what went wrong, without the path, which the message already has."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow knows"
-    words = " ".join(str(error).split())
-    if isinstance(error, FetchError):
-        return words
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else reason_of(error)

@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 import zipfile
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from dist_loader.readers.reason import reason_of
 from dist_loader.readers.rows import FileRows, MemoryRows, Rows
 from dist_loader.remote.address import redacted, scheme_of
 
+_LEAST = 1024  # bytes of a row: smaller ones come faster out of a map, and fill its pages (measured)
 _LOCAL = 30  # bytes of a ZIP's header before a member, without the lengths that stand at 26 (APPNOTE.TXT, 4.3.7)
 
 
@@ -44,11 +45,18 @@ def rows_of_map(array: np.memmap[Any, Any]) -> Rows | None:
     base: object = array.base
     if array.mode != "r" or not isinstance(base, mmap.mmap) or not array.flags.c_contiguous:
         return None
+    if array.nbytes < _LEAST * len(array):
+        return None
     try:
-        path = os.fspath(array.filename)  # None, of a map of an open file without a name
-        return FileRows(path, opened(path), array.offset, array.shape, array.dtype)
-    except (TypeError, OSError, NpyError):
-        return None  # moved away or replaced since, for the map is whole
+        path = os.fspath(array.filename or "")  # none, of a map of an open file without a name
+        file = opened(path)
+    except OSError:
+        return None  # moved away; the map is still there
+    try:
+        return FileRows(path, file, array.offset, array.shape, array.dtype)
+    except NpyError:
+        os.close(file)
+        return None  # replaced
 
 
 def _opened(path: str, member: str | None) -> Rows:
@@ -66,11 +74,13 @@ def _opened(path: str, member: str | None) -> Rows:
         _check_rows(header)
         if header.nbytes > size - header.start:
             raise NpyError(f"cut off: {size - header.start} of the {header.nbytes} bytes of its array are there")
-        if header.fortran and len(header.shape) > 1:
-            array = np.memmap(path, header.dtype, "r", start + header.start, header.shape, "F")
-            os.close(file)
-            return MemoryRows(array, path)
         title = path if member is None else f"{path}/{member}"
+        fortran = header.fortran and len(header.shape) > 1
+        if fortran or header.nbytes < _LEAST * header.shape[0]:
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            array = np.memmap(path, header.dtype, "r", start + header.start, header.shape, order)
+            os.close(file)
+            return MemoryRows(array, title)
         return FileRows(title, file, start + header.start, header.shape, header.dtype)
     except BaseException:
         os.close(file)

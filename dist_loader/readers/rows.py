@@ -36,6 +36,13 @@ class RowError(Exception):
         super().__init__(f"row at place {at}: {reason}")
 
 
+class _CutOff(Exception):
+    def __init__(self, got: int, reason: str) -> None:
+        self.got = got
+        self.reason = reason
+        super().__init__(reason)
+
+
 class Rows(Protocol):
     """An array whose rows can be read by their numbers, from several threads at once."""
 
@@ -89,14 +96,16 @@ class MemoryRows:
 
     def read(self, numbers: Numbers, out: npt.NDArray[Any]) -> float:
         """Copy rows into `out`."""
-        # Not np.take: of an array that is not aligned, contiguous or native, it makes a copy, of all of it.
         if _consecutive(numbers):
             out[...] = self.array[numbers[0] : numbers[-1] + 1]
-        elif out.nbytes < _ONE_BY_ONE * len(out):
-            out[...] = self.array[numbers]
-        else:
+        elif out.nbytes >= _ONE_BY_ONE * len(out):
             for at, number in enumerate(numbers.tolist()):
                 out[at] = self.array[number]
+        elif self.array.flags.c_contiguous and self.array.flags.aligned and self.array.dtype == out.dtype:
+            # Without the GIL. Of any other array, np.take would make a copy, of all of it.
+            np.take(self.array, numbers, axis=0, out=out, mode="clip")
+        else:
+            out[...] = self.array[numbers]
         return 0.0
 
     def name(self, number: int) -> str:
@@ -148,7 +157,7 @@ class FileRows:
 
     Args:
         path: for messages.
-        file: its descriptor, which is closed with this object.
+        file: its descriptor, which from then on is closed with this object.
         start: bytes of the file before the first row.
         shape: of the whole array, in C order; no length is 0.
         dtype: of its elements.
@@ -158,7 +167,6 @@ class FileRows:
     """
 
     def __init__(self, path: str, file: int, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        weakref.finalize(self, os.close, file)
         self.path = path
         self.shape = shape
         self.dtype = dtype
@@ -168,46 +176,54 @@ class FileRows:
         needed, there = start + shape[0] * self._row, os.fstat(file).st_size
         if there < needed:
             raise NpyError(f"a file that is cut off: {there} of {needed} bytes, for an array of shape {shape}")
+        weakref.finalize(self, os.close, file)
 
     def read(self, numbers: Numbers, out: npt.NDArray[Any]) -> float:
         """Read rows into `out`."""
         started = time.perf_counter()
-        if _consecutive(numbers):
-            self._read(0, int(numbers[0]), out)
-        else:
-            all_numbers = numbers.tolist()
-            for number in all_numbers:  # so that a disk is asked for all of them at once
-                os.posix_fadvise(self._file, self._place(number), self._row, os.POSIX_FADV_WILLNEED)
-            for at, number in enumerate(all_numbers):
-                self._read(at, number, out[at : at + 1])
-        return time.perf_counter() - started
-
-    def _place(self, number: int) -> int:
-        return self._start + number * self._row
-
-    def _read(self, at: int, first: int, out: npt.NDArray[Any]) -> None:
-        """Rows from `first` on, which stand at `at` in what was asked for."""
         same = out.dtype == self.dtype
         rows = out if same else np.empty(out.shape, self.dtype)
         memory = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # an array has a buffer
+        if _consecutive(numbers):
+            firsts, length = [int(numbers[0])], len(memory)
+        else:
+            firsts, length = numbers.tolist(), self._row
+            for first in firsts:  # so that a disk is asked for all of them at once
+                os.posix_fadvise(self._file, self._start + first * self._row, length, os.POSIX_FADV_WILLNEED)
+        done = 0
+        try:
+            for first in firsts:
+                done += self._fill(memory[done : done + length], self._start + first * self._row)
+        except _CutOff as error:
+            whole = (done + error.got) // self._row
+            out[:whole] = rows[:whole]
+            raise RowError(whole, error.reason) from error
+        if not same:
+            out[...] = rows
+        return time.perf_counter() - started
+
+    def _fill(self, memory: memoryview, start: int) -> int:
+        """Read so many bytes of the file; how many."""
+        try:
+            if os.preadv(self._file, (memory,), start) == len(memory):
+                return len(memory)
+        except OSError:
+            pass  # it may pass
         got = 0
 
-        def fill(_: str) -> bytes:
+        def rest(_: str) -> bytes:
             nonlocal got
-            while more := os.preadv(self._file, (memory[got:],), self._place(first) + got):
+            while more := os.preadv(self._file, (memory[got:],), start + got):
                 got += more
             return b""
 
-        reason = "the file has been cut off since it was opened"
         try:
-            with_retries(fill, self.path)
+            with_retries(rest, self.path)
         except OSError as error:
-            reason = reason_of(error)
-        whole = got // self._row
-        if not same:
-            out[:whole] = rows[:whole]
-        if whole < len(out):
-            raise RowError(at + whole, reason)
+            raise _CutOff(got, reason_of(error)) from error
+        if got < len(memory):
+            raise _CutOff(got, "the file has been cut off since it was opened")
+        return got
 
     def name(self, number: int) -> str:
         """The file and the row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -132,15 +133,15 @@ class ForeignRows:
     def read(self, numbers: Numbers, out: npt.NDArray[Any]) -> float:
         """Copy rows into `out`."""
         started = time.perf_counter()
-        at = 0
-        try:
-            if _consecutive(numbers):
+        if _consecutive(numbers):
+            with contextlib.suppress(Exception):  # read one by one, the row that cannot be read is found
                 out[...] = self.array[int(numbers[0]) : int(numbers[-1]) + 1]
-            else:
-                for at, number in enumerate(numbers.tolist()):
-                    out[at] = self.array[number]
-        except Exception as error:  # whatever library it is of
-            raise RowError(at, reason_of(error)) from error
+                return time.perf_counter() - started
+        for at, number in enumerate(numbers.tolist()):
+            try:
+                out[at] = self.array[number]
+            except Exception as error:  # whatever library it is of
+                raise RowError(at, reason_of(error)) from error
         return time.perf_counter() - started
 
     def name(self, number: int) -> str:

@@ -60,7 +60,8 @@ class VolumeReader:
             SampleError: a file that is missing, could not be fetched, is damaged, or holds another kind of array.
         """
         fetching = 0.0
-        for number, place in zip(numbers.tolist(), out.reshape(-1, *self.file_shape), strict=True):
+        places = out.reshape(-1, *self.file_shape)
+        for at, number in enumerate(numbers.tolist()):
             path = self.index.path(number)
             try:
                 started = time.perf_counter()
@@ -69,7 +70,7 @@ class VolumeReader:
                 with self.source.decoding:
                     volume = array_in(content)
                     self._check(volume)
-                    place[...] = volume
+                    places[at] = volume
             except Exception as error:  # whatever a broken file or a library for remote files leads to
                 raise SampleError(number, redacted(path), reason_of(error)) from error
         return fetching

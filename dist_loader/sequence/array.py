@@ -119,22 +119,20 @@ def _targets(found: dict[str, Rows], how: Labels, classes: int | None) -> tuple[
     names = [name for name in found if name.startswith("y")]
     rows = found[names[0]] if len(names) == 1 else None
     if rows is not None and len(rows.shape) == 1 and rows.dtype.kind in "iu":
-        if isinstance(rows, MemoryRows) and rows.dtype.isnative:
-            labels = rows.array
-        else:
-            labels = _read(rows, np.arange(rows.shape[0], dtype=np.int64))
-        return names[0], targets_of(labels, how, classes)
+        return names[0], targets_of(_all_rows(rows), how, classes)
     if how != "integer" or classes is not None:
         raise ConfigError("one-hot labels and classes are for y of one integer for each sample, from 0 on")
     return "", None
 
 
-def _read(rows: Rows, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    found: npt.NDArray[Any] = np.empty((len(numbers), *rows.shape[1:]), rows.dtype.newbyteorder("="))
+def _all_rows(rows: Rows) -> npt.NDArray[Any]:
+    if isinstance(rows, MemoryRows) and rows.dtype.isnative:
+        return rows.array
+    found: npt.NDArray[Any] = np.empty(rows.shape, rows.dtype.newbyteorder("="))
     try:
-        rows.read(numbers, found)
+        rows.read(np.arange(len(found), dtype=np.int64), found)
     except RowError as error:
-        raise ConfigError(f"cannot read {rows.name(int(numbers[error.at]))}: {error.reason}") from error
+        raise ConfigError(f"cannot read {rows.name(error.at)}: {error.reason}") from error
     return found
 
 
@@ -142,4 +140,12 @@ def _some_rows(rows: Rows) -> npt.NDArray[Any]:
     """Up to 1,000 rows from all over an array, 64 MiB at most; one in any case."""
     each = max(1, int(np.prod(rows.shape[1:])) * rows.dtype.itemsize)
     numbers = np.linspace(0, rows.shape[0] - 1, min(rows.shape[0], 1000, max(1, _HASHED // each))).astype(np.int64)
-    return _read(rows, numbers)
+    found: npt.NDArray[Any] = np.zeros((len(numbers), *rows.shape[1:]), rows.dtype.newbyteorder("="))
+    at = 0
+    while at < len(numbers):
+        try:
+            rows.read(numbers[at:], found[at:])
+            break
+        except RowError as error:
+            at += error.at + 1  # what cannot be read counts as zeros
+    return found

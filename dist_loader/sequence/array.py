@@ -45,7 +45,8 @@ class ArraySequence(BatchSequence):
         labels: "integer" leaves y as it is; "one-hot" makes vectors, float32, of integers from 0 on.
         classes: how many labels there are; by default, what the largest one in y says.
         **options: strategy, world, seed, shuffle, remainder, global_batch, sample_weight, class_weight, threads,
-            timeout, on_bad, bad_budget, bad_file, host_passes, order: see `BatchSequence`.
+            timeout, on_bad, bad_budget, bad_file, host_passes, class_shares, epoch_samples, augment, augment_batch:
+            see `BatchSequence`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.

@@ -54,7 +54,8 @@ class VolumeSequence(BatchSequence):
         local_copy: a folder of this host that keeps remote files; None for none.
         local_copy_bytes: how much it may keep.
         **options: strategy, world, seed, shuffle, remainder, global_batch, sample_weight, class_weight, threads,
-            timeout, on_bad, bad_budget, bad_file, host_passes, order: see `BatchSequence`.
+            timeout, on_bad, bad_budget, bad_file, host_passes, class_shares, epoch_samples, augment, augment_batch:
+            see `BatchSequence`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.

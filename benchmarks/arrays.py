@@ -11,17 +11,18 @@ cache), an epoch or at most 400 batches of 64 rows in random order from the seco
 * `model.fit(x=map)`'s own adapter, drawn as a tf.data.Dataset;
 * `tf.data.Dataset.from_tensor_slices(map)`, shuffled over the whole, which must take all of it into memory first.
 
-Each run is a process of its own. "own" is the most memory that it had for itself beyond what it had after the imports
-(RssAnon), "read" is what came from the disk, over the bytes of the rows. Writes benchmarks/results/arrays.json.
+Each run is a process of its own, forked from one that has imported everything and run nothing. "own" is the most memory
+that it had for itself beyond what it had at first (RssAnon), "read" is what came from the disk, over the bytes of the
+rows. Writes benchmarks/results/arrays.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -88,8 +89,6 @@ def one(way: str, path: str, cold: bool) -> dict[str, float]:
     """One run, in this process."""
     import tensorflow as tf
 
-    import dist_loader.sequence.array  # noqa: F401
-
     tf.zeros(1).numpy()
     rows, length = np.load(path, mmap_mode="r").shape
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
@@ -129,11 +128,9 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024, help="of each file; of rows of 128 B, an eighth")
     parser.add_argument("--folder", help="on a disk; by default the folder for temporary files")
     parser.add_argument("--results", type=Path, default=RESULT, metavar="FILE")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(one(args.one[0], args.one[1], args.one[2] == "cold")))
-        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tensorflow", "dist_loader.sequence.array"])
     found = []
     print("| row | pages | way | rows/s | CPU a row | first batch | own memory | read / rows |\n" + "|---" * 8 + "|")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -150,9 +147,8 @@ def main() -> None:
             for _ in range(args.rounds):
                 for pages in ("cold", "warm"):
                     for way in WAYS:
-                        command = [sys.executable, __file__, "--one", way, path, pages]
-                        said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-                        runs.setdefault((pages, way), []).append(json.loads(said.stdout.splitlines()[-1]))
+                        with context.Pool(1) as process:
+                            runs.setdefault((pages, way), []).append(process.apply(one, (way, path, pages == "cold")))
             for (pages, way), some in runs.items():
                 medians = {name: round(statistics.median(run[name] for run in some), 2) for name in some[0]}
                 found.append({"row_bytes": 4 * length, "pages": pages, "way": way, "file_mib": mib, **medians})
@@ -164,8 +160,8 @@ def main() -> None:
                 )
             Path(path).unlink()
     settings = {"batch": BATCH, "host_batch": HOST_BATCH, "most_batches": MOST, "rounds": args.rounds}
-    said_by = " ".join(["python", "benchmarks/arrays.py", *sys.argv[1:]])
-    machine = facts.machine(sorted(os.sched_getaffinity(0))) | {"command": said_by}
+    command = " ".join(["python", "benchmarks/arrays.py", *sys.argv[1:]])
+    machine = facts.machine(sorted(os.sched_getaffinity(0))) | {"command": command}
     args.results.write_text(json.dumps({"rows": found, **settings, "machine": machine}, indent=1) + "\n")
 
 

@@ -1,6 +1,6 @@
 """Random rows of an array in a file larger than the host batch: how fast do batches come, in how much memory?
 
-    python benchmarks/arrays.py [--rounds 3] [--mib 1024]
+    python benchmarks/arrays.py [--rounds 3] [--mib 256 4096]
 
 A float32 `.npy` file, cold (its pages are dropped before each run, and it is on a disk) and warm (all in the page
 cache), an epoch or at most 400 batches of 64 rows in random order from the second on, each of:
@@ -19,6 +19,7 @@ rows. Writes benchmarks/results/arrays.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ from benchmarks.memory import OwnMemory
 RESULT = Path(__file__).parent / "results" / "arrays.json"
 BATCH, HOST_BATCH, MOST = 64, "64MiB", 400
 ROWS = (32, 768, 37_632)  # float32 values in a row: 128 B, 3 kB, 150 kB
+LARGE = 1024  # MiB of a file from which on it is only read cold, and by ways that do not take all of it into memory
 WAYS = ("ours", "ours, of a map", "PyDataset", "fit(x=map)", "from_tensor_slices")
 
 
@@ -125,18 +127,24 @@ def main() -> None:
     """Measure in interleaved rounds, print, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mib", type=int, default=1024, help="of each file; of rows of 128 B, an eighth")
+    parser.add_argument("--mib", type=int, nargs="+", default=[256, 4096], help="of each file")
     parser.add_argument("--folder", help="on a disk; by default the folder for temporary files")
     parser.add_argument("--results", type=Path, default=RESULT, metavar="FILE")
     args = parser.parse_args()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tensorflow", "dist_loader.sequence.array"])
     found = []
-    print("| row | pages | way | rows/s | CPU a row | first batch | own memory | read / rows |\n" + "|---" * 8 + "|")
+    print(
+        "| file | row | pages | way | rows/s | CPU a row | first batch | own memory | read / rows |\n"
+        + "|---" * 9
+        + "|"
+    )
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        for length in ROWS:
+        for mib, length in itertools.product(args.mib, ROWS):
+            large = mib > LARGE
+            if large and length == ROWS[0]:
+                continue
             path = f"{folder}/{length}.npy"
-            mib = args.mib // 8 if length == ROWS[0] else args.mib
             rows = (mib << 20) // (4 * length)
             array = np.lib.format.open_memmap(path, "w+", np.float32, (rows, length))
             array[:] = np.arange(rows, dtype=np.float32)[:, None]
@@ -145,8 +153,8 @@ def main() -> None:
             os.sync()
             runs: dict[tuple[str, str], list[dict[str, float]]] = {}
             for _ in range(args.rounds):
-                for pages in ("cold", "warm"):
-                    for way in WAYS:
+                for pages in ("cold",) if large else ("cold", "warm"):
+                    for way in WAYS[:3] if large else WAYS:
                         with context.Pool(1) as process:
                             runs.setdefault((pages, way), []).append(process.apply(one, (way, path, pages == "cold")))
             for (pages, way), some in runs.items():
@@ -154,7 +162,7 @@ def main() -> None:
                 found.append({"row_bytes": 4 * length, "pages": pages, "way": way, "file_mib": mib, **medians})
                 rate, cpu, first, own, read = medians.values()
                 print(
-                    f"| {4 * length} B | {pages} | {way} | {rate:,.0f} | {cpu:,.1f} us | {first:.2f} s "
+                    f"| {mib} MiB | {4 * length} B | {pages} | {way} | {rate:,.0f} | {cpu:,.1f} us | {first:.2f} s "
                     f"| {own:,.0f} MiB | {read:.1f} |",
                     flush=True,
                 )

@@ -285,8 +285,8 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, threads):
 def test_a_file_that_is_cut_off_while_it_is_read_is_bad_rows_and_no_signal(make, tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, numbered(60))
-    train = make(path, np.arange(60), device_batch=10, host_batch=10, shuffle=False)
-    map_of_it = make(np.load(path, mmap_mode="r"), np.arange(60), device_batch=10, host_batch=10, shuffle=False)
+    train = make(path, np.arange(60), device_batch=60, shuffle=False)
+    map_of_it = make(np.load(path, mmap_mode="r"), np.arange(60), device_batch=60, shuffle=False)
     bad_file = tmp_path / "bad_samples.jsonl"
     others = make(
         path, np.arange(60), device_batch=10, host_batch=20, on_bad="replace", bad_budget=10, bad_file=bad_file

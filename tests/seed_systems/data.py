@@ -1,17 +1,27 @@
-"""The files that the programs of docs/from-keras-generators.md work on."""
+"""The files that the programs of docs/from-keras-generators.md and other pages work on."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+import dist_loader as dl
 
 CLASSES = ("cat", "dog", "owl")
 
 
 def make(folder: Path) -> None:
     """Write all of them into a folder."""
+    photos(folder)
+    arrays(folder)
+    tokens(folder)
+
+
+def photos(folder: Path) -> None:
+    """Folders of classes; in "mixed", one image is cut off and one is empty."""
     rng = np.random.default_rng(0)
     for part, least in (("photos/train", 11), ("photos/val", 4), ("mixed", 7)):
         for label, name in enumerate(CLASSES):
@@ -23,3 +33,30 @@ def make(folder: Path) -> None:
     whole = (folder / "mixed" / "owl" / "000.jpg").read_bytes()
     (folder / "mixed" / "owl" / "000.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "mixed" / "cat" / "empty.png").touch()
+
+
+def arrays(folder: Path) -> None:
+    """x.npy (50, 16, 16), y.npy (50,), valid.npz (x and y of 21), and 23 volumes with their ids and labels."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 71)
+    x = (rng.random((71, 16, 16)) + labels[:, None, None] / 5).astype(np.float32)
+    np.save(folder / "x.npy", x[:50])
+    np.save(folder / "y.npy", labels[:50])
+    np.savez(folder / "valid.npz", x=x[50:], y=labels[50:])
+    ids = [f"id-{number}" for number in range(1, 24)]
+    of_id = {one: int(rng.integers(0, 3)) for one in ids}
+    (folder / "data").mkdir(exist_ok=True)
+    for one, label in of_id.items():
+        np.save(folder / "data" / f"{one}.npy", (rng.random((32, 32, 32)) + label).astype(np.float32))
+    (folder / "partition.json").write_text(json.dumps({"train": ids[:15], "validation": ids[15:]}))
+    (folder / "labels.json").write_text(json.dumps(of_id))
+
+
+def tokens(folder: Path) -> None:
+    """300 sequences of 1 to 40 words, a tag of 5 for each word, and a table of word vectors."""
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, 500, length) for length in rng.integers(1, 41, 300)]
+    for name, part in (("train", slice(0, 240)), ("valid", slice(240, 300))):
+        dl.save_tokens(folder / f"{name}.tokens", texts[part], "uint16")
+        dl.save_tokens(folder / f"{name}.tags", [text % 5 for text in texts[part]], "uint8")
+    np.save(folder / "word2vec.npy", rng.normal(size=(500, 16)).astype(np.float32))

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dist_loader.sequence.reader import ReaderSequence
     from dist_loader.sequence.tokens import TokenSequence
     from dist_loader.sequence.volume import VolumeSequence
+    from dist_loader.sequence.table import TableSequence
+    from dist_loader.table import Table
+    from dist_loader.table.specs import Image, Label, Mask, Numbers
     from dist_loader.training.callbacks import on_rank_zero
     from dist_loader.training.checkpoint.load import load_checkpoint
     from dist_loader.training.learning_rate import scaled_learning_rate
@@ -44,9 +47,13 @@ _HOMES = {
     "CheckpointError": "dist_loader.errors",
     "ConfigError": "dist_loader.errors",
     "DistLoaderError": "dist_loader.errors",
+    "Image": "dist_loader.table.specs",
     "ImageSequence": "dist_loader.sequence.image",
     "Index": "dist_loader.index",
     "Interrupted": "dist_loader.training.signals",
+    "Label": "dist_loader.table.specs",
+    "Mask": "dist_loader.table.specs",
+    "Numbers": "dist_loader.table.specs",
     "Permutation": "dist_loader.permutation",
     "Plan": "dist_loader.plan",
     "ReadTimeout": "dist_loader.errors",
@@ -57,6 +64,8 @@ _HOMES = {
     "Strategy": "dist_loader.training.strategy",
     "Summary": "dist_loader.training.summary",
     "TokenSequence": "dist_loader.sequence.tokens",
+    "Table": "dist_loader.table",
+    "TableSequence": "dist_loader.sequence.table",
     "TooManyBadSamples": "dist_loader.errors",
     "VolumeSequence": "dist_loader.sequence.volume",
     "World": "dist_loader.world",
@@ -73,9 +82,13 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DistLoaderError",
+    "Image",
     "ImageSequence",
     "Index",
     "Interrupted",
+    "Label",
+    "Mask",
+    "Numbers",
     "Permutation",
     "Plan",
     "ReadTimeout",
@@ -86,6 +99,8 @@ __all__ = [
     "Strategy",
     "Summary",
     "TokenSequence",
+    "Table",
+    "TableSequence",
     "TooManyBadSamples",
     "VolumeSequence",
     "World",

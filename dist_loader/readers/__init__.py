@@ -59,3 +59,20 @@ class SampleReader(Reader, Protocol):
 
         By it, ranks that would train on other data refuse to start, and a checkpoint of another training is told.
         """
+
+
+class Paths(Protocol):
+    """Where the files of samples are: an index, or a column of a table."""
+
+    @property
+    def root(self) -> str:
+        """Folder or address that they are below."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes when a path or their order does, and not with root."""
+
+    def __len__(self) -> int: ...
+
+    def path(self, i: int) -> str:
+        """Path or address of sample i."""

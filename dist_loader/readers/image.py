@@ -27,11 +27,13 @@ from dist_loader.readers.pillow import prepare_pillow, read_with_pillow
 from dist_loader.readers.reason import reason_of
 from dist_loader.readers.resize import Resize
 from dist_loader.readers.scratch import Scratch
-from dist_loader.readers.source import Source
+from dist_loader.readers.source import Content, Source
 from dist_loader.remote.address import redacted, scheme_of
 
 if TYPE_CHECKING:
-    from dist_loader.index import Index
+    from collections.abc import Callable
+
+    from dist_loader.readers import Paths
 
 Color = Literal["rgb", "grayscale"]
 
@@ -61,7 +63,7 @@ class ImageReader:
         ConfigError: a size that is not two whole numbers above 0, an unknown color, resize or crop.
     """
 
-    index: Index
+    index: Paths
     size: tuple[int, int]
     color: Color = "rgb"
     resize: Resize = "bilinear"
@@ -71,7 +73,7 @@ class ImageReader:
     _scratch: Scratch = field(default_factory=Scratch, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _checked_size(self.size))
+        object.__setattr__(self, "size", checked_size(self.size))
         known_values = (("color", self.color, Color), ("resize", self.resize, Resize), ("crop", self.crop, Crop))
         for name, value, known in known_values:
             if value not in get_args(known):
@@ -141,21 +143,46 @@ class ImageReader:
         """
         fetching = 0.0
         for number, place in zip(numbers.tolist(), out, strict=True):
-            path = self.index.path(number)
-            box_of = partial(self._box, epoch, number)
-            try:
-                started = time.perf_counter()
-                data = self.source.read(path)
-                fetching += time.perf_counter() - started
-                with self.source.decoding:
-                    if not read_jpeg(data, box_of, self.resize, place, self._scratch):
-                        read_with_pillow(data, box_of, self.resize, place)
-            except Exception as error:  # decoders raise whatever a broken file leads them to
-                raise SampleError(number, redacted(path), _reason(error)) from error
+            fetching += self.read_one(number, partial(self._box, epoch, number), place)
         return fetching
+
+    def read_one(self, number: int, box_of: Callable[[int, int], Box], place: npt.NDArray[np.uint8]) -> float:
+        """Decode one image; seconds spent fetching its file.
+
+        Args:
+            number: of the sample.
+            box_of: from the upright image's height and width to the part of it that is wanted.
+            place: where to, uint8, shape (height, width, channels).
+
+        Raises:
+            SampleError: a file that is missing, could not be fetched or cannot be decoded.
+        """
+
+        def decode(data: Content) -> None:
+            if not read_jpeg(data, box_of, self.resize, place, self._scratch):
+                read_with_pillow(data, box_of, self.resize, place)
+
+        return read_file(self.source, self.index.path(number), number, decode)
 
     def _box(self, epoch: int, number: int, height: int, width: int) -> Box:
         return crop_box(self.crop, height, width, self.size, self.seed, epoch, number)
+
+
+def read_file(source: Source, path: str, number: int, decode: Callable[[Content], None]) -> float:
+    """Fetch the file of a sample and decode it; seconds spent fetching.
+
+    Raises:
+        SampleError: it is missing, could not be fetched or cannot be decoded.
+    """
+    try:
+        started = time.perf_counter()
+        data = source.read(path)
+        fetching = time.perf_counter() - started
+        with source.decoding:
+            decode(data)
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise SampleError(number, redacted(path), _reason(error)) from error
+    return fetching
 
 
 @cache
@@ -169,7 +196,12 @@ def _decoders() -> str:
     return ", ".join([*(f"{name} {module.__version__}" for name, module in libraries), f"own {own.hexdigest()}"])
 
 
-def _checked_size(size: object) -> tuple[int, int]:
+def checked_size(size: object) -> tuple[int, int]:
+    """(height, width), if it is that.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if (
         isinstance(size, tuple | list)
         and len(size) == 2

@@ -27,6 +27,11 @@ def prepare_pillow() -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # a large image is not an error
 
 
+def known_formats() -> list[str]:
+    """Those that Pillow may open."""
+    return [kind for kind in Image.ID if kind not in _NEVER]
+
+
 def read_with_pillow(data: Content, box_of: Callable[[int, int], Box], resize: Resize, out: Pixels) -> None:
     """Decode an image file into given memory.
 
@@ -39,7 +44,7 @@ def read_with_pillow(data: Content, box_of: Callable[[int, int], Box], resize: R
     Raises:
         Exception: of any kind; Pillow's decoders raise whatever a broken file leads them to.
     """
-    with Image.open(io.BytesIO(data), formats=[kind for kind in Image.ID if kind not in _NEVER]) as image:
+    with Image.open(io.BytesIO(data), formats=known_formats()) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB" if out.shape[2] == 3 else "L")
     top, left, height, width = box_of(upright.height, upright.width)
     if (width, height) != upright.size:

@@ -12,11 +12,11 @@ from dist_loader.remote.address import scheme_of
 from dist_loader.sizes import at_least_one, parse_bytes
 
 if TYPE_CHECKING:
-    from dist_loader.index import Index
+    from dist_loader.readers import Paths
 
 
 def source_for(
-    index: Index,
+    index: Paths,
     threads: int,
     requests: int,
     local_copy: str | os.PathLike[str] | None,
@@ -29,7 +29,7 @@ def source_for(
     time. So what was fetched and not yet decoded is at most one file for each of `requests`.
 
     Args:
-        index: its paths say where the files are.
+        index: its paths say where the files are: an index, or a column of a table.
         threads: how many decode.
         requests: how many remote files are asked for at the same time.
         local_copy: a folder that keeps what was fetched; None for none.

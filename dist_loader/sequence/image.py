@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from dist_loader.cores import reading_threads
 from dist_loader.readers.cached import cached
-from dist_loader.readers.clock import DecodeClock
 from dist_loader.readers.crop import Crop
 from dist_loader.readers.image import Color, ImageReader
 from dist_loader.readers.resize import Resize
-from dist_loader.remote.source import source_for
 from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.sequence.columns import Labels, label_column
 from dist_loader.sequence.data import Data, Samples, Structure
-from dist_loader.sizes import at_least_one, checked_seconds
-from dist_loader.topology import agreed_world
+from dist_loader.sequence.files import clocked_source
 
 if TYPE_CHECKING:
     from dist_loader.index import Index
@@ -81,12 +77,7 @@ class ImageSequence(BatchSequence):
         **options: Unpack[Options],
     ) -> None:
         self.index = index
-        threads, timeout = options.get("threads"), checked_seconds("timeout", options.get("timeout", 300.0))
-        if threads is None:
-            threads = reading_threads(agreed_world(options.get("strategy"), options.get("world")))
-        at_least_one("threads", threads)
-        source, reading = source_for(index, threads, requests, local_copy, local_copy_bytes, timeout)
-        clock = DecodeClock(source, min(checked_seconds("decode_timeout", decode_timeout), timeout / 2))
+        clock, reading = clocked_source(index, requests, local_copy, local_copy_bytes, decode_timeout, options)
         images = ImageReader(index, size, color, resize, crop, options.get("seed", 0), clock.source)
         column = label_column(index.labels, len(index.classes), labels)
         data = Data(

@@ -71,9 +71,12 @@ def mapped_columns(structure: Any, samples: int, what: str, known: Callable[[str
                 raise ConfigError(f"{what} names {found!r}, which the reader does not have")
             return found
         if isinstance(found, list):
-            found = np.asarray(found)
-        if isinstance(found, np.ndarray) and found.dtype.hasobject:
-            raise ConfigError(f"{what} must be numbers, not Python objects")
+            try:
+                found = np.asarray(found)
+            except ValueError:
+                raise ConfigError(f"{what} has rows of different lengths: {found!r:.80}") from None
+        if isinstance(found, np.ndarray) and (found.dtype.hasobject or found.dtype.kind in "USMm"):
+            raise ConfigError(f"{what} must be numbers, not {found.dtype}")
         if not hasattr(found, "__getitem__"):
             raise ConfigError(f"{what} must be a name, or an array of one row for each sample, not {found!r:.80}")
         if hasattr(found, "__len__") and len(found) != samples:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from dist_loader.arrays import ONLY, specification
 from dist_loader.errors import ConfigError
+from dist_loader.readers.checked import CheckedReader
 from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.sequence.columns import digest_of, integer_labels, mapped_columns
 from dist_loader.sequence.data import Data, Samples, Structure
@@ -35,7 +36,7 @@ class ReaderSequence(BatchSequence):
             see `BatchSequence`.
 
     Raises:
-        ConfigError: a value that cannot work, with the value and what to do.
+        ConfigError: a value that cannot work, with the value and what to do; a reader that does not keep the protocol.
     """
 
     def __init__(
@@ -50,21 +51,22 @@ class ReaderSequence(BatchSequence):
         recipe: str = "",
         **options: Unpack[Options],
     ) -> None:
-        arrays = specification(reader)
+        checked = CheckedReader(reader)
+        arrays = specification(checked)
         known = arrays.__contains__
-        y = mapped_columns(y, reader.samples, "y", known) if y is not None else None
+        y = mapped_columns(y, checked.samples, "y", known) if y is not None else None
         if weight is not None and not known(weight):
             raise ConfigError(f"weight names {weight!r}, which the reader does not have; it has {', '.join(arrays)}")
         if x is None:
             x = _rest(list(arrays), y, weight)
-        x = mapped_columns(x, reader.samples, "x", known)
-        samples = Samples(reader.samples, lambda: f"{reader.fingerprint} {digest_of((x, y))}", integer_labels(y))
+        x = mapped_columns(x, checked.samples, "x", known)
+        samples = Samples(checked.samples, lambda: f"{reader.fingerprint} {digest_of((x, y))}", integer_labels(y))
         made = [
             recipe or type(reader).__name__,
             *(f"{name} {shape} {dtype}" for name, (shape, dtype) in arrays.items()),
         ]
         super().__init__(
-            Data(samples, reader, Structure(x, y, weight), recipe=", ".join(made)), device_batch, host_batch, **options
+            Data(samples, checked, Structure(x, y, weight), recipe=", ".join(made)), device_batch, host_batch, **options
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ class CheckedReader:
             before = asked.index(error.sample)
             if before:  # they count as read, and a reader may have been in the middle of all
                 self.read(numbers[:before], epoch, rows(out, slice(0, before)))
-            raise
+            raise SampleError(int(error.sample), os.fspath(error.path), error.reason) from error
         except Exception as error:
             words = " ".join(str(error).split())
             if isinstance(error, TypeError) and "mappingproxy" in words:

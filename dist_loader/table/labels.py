@@ -24,7 +24,7 @@ def found_classes(column: pa.ChunkedArray, name: str, separator: str | None) -> 
     """See `Table.classes`."""
     values = _flat(column, name, separator)[0]
     if is_text(values.type):
-        found = sorted({_text(value) for value in pc.unique(values).to_pylist() if value}, key=str.encode)
+        found = sorted(filter(None, pc.unique(values).to_pylist()), key=str.encode)
         if not found:
             raise ConfigError(f"column {name!r} names no class: all of it is empty")
         return tuple(found)
@@ -109,6 +109,11 @@ def _flat(
 ) -> tuple[pa.ChunkedArray, npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
     """All values of a column one after the other, how many each row has, and which rows have none at all (null)."""
     column = plain(column)
+    if is_text(column.type) and "binary" in str(column.type):
+        try:
+            column = column.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            raise ConfigError(f"column {name!r} holds bytes that are not UTF-8: convert its file to UTF-8") from None
     missing = np.asarray(column.is_null().combine_chunks()) if column.null_count else None
     if separator is not None:
         if not is_text(column.type):
@@ -147,14 +152,8 @@ def _unknown(values: pa.ChunkedArray, at: int, name: str, classes: Classes, row:
     row = at if row is None else row
     if value is None or value == "":
         return _missing(name, row)
-    return ConfigError(
-        f"row {row} of column {name!r} is {_text(value)!r:.80}, which is not one of the {len(classes)} classes"
-    )
+    return ConfigError(f"row {row} of column {name!r} is {value!r:.80}, which is not one of the {len(classes)} classes")
 
 
 def _missing(name: str, row: int) -> ConfigError:
     return ConfigError(f"row {row} of column {name!r} has no value: fill it in, or leave the row out")
-
-
-def _text(value: Any) -> Any:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -120,7 +120,9 @@ def _type(name: str, kind: str) -> pa.DataType:
 
 def _read(path: PathLike, read: Any) -> pa.Table:
     try:
-        return read()
+        table = read()
+        _ = table.column_names  # which must be UTF-8
+        return table
     except FileNotFoundError:
         raise ConfigError(f"there is no table at {shown(os.fsencode(path))}") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:

@@ -120,13 +120,13 @@ def _type(name: str, kind: str) -> pa.DataType:
 
 def _read(path: PathLike, read: Any) -> pa.Table:
     try:
-        table = read()
-        _ = table.column_names  # which must be UTF-8
-        return table
+        table: pa.Table = read()
+        str(table.column_names)  # which must be UTF-8
     except FileNotFoundError:
         raise ConfigError(f"there is no table at {shown(os.fsencode(path))}") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ConfigError(f"cannot read the table {shown(os.fsencode(path))}: {_words(error)}") from error
+    return table
 
 
 def _words(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from dist_loader.errors import ConfigError
 from dist_loader.readers.crop import Crop
@@ -100,14 +101,15 @@ class TableSequence(BatchSequence):
             files = {name: _files(paths[name], spec, clock.source) for name, spec in pictures.items()}
         aligned = any(isinstance(spec, Mask) for spec in pictures.values())
         reader = TableReader(cells, files, paths, aligned, crop, options.get("seed", 0))
+        weights = np.empty(0, np.float32)
         if weight is not None:
             if options.get("sample_weight") is not None:
                 raise ConfigError(f"weight={weight!r} and sample_weight are both given: leave one out")
-            options["sample_weight"] = _weights(table, weight)
+            options["sample_weight"] = weights = _weights(table, weight)
         label = _only_label(targets, cells)
 
         def identify() -> str:
-            return _fingerprint(len(table), names, cells, paths)
+            return _fingerprint(len(table), names, cells, paths, weights)
 
         samples = Samples(
             len(table),
@@ -170,7 +172,7 @@ def _check_one_kind(paths: dict[str, PathColumn]) -> None:
         raise ConfigError(f"the files of a table must all be of one kind, got {found}")
 
 
-def _weights(table: Table, column: str) -> Any:
+def _weights(table: Table, column: str) -> npt.NDArray[np.float32]:
     found = NumberColumns(table, Numbers(column))
     if found.shape:
         raise ConfigError(f"weight must be a column of numbers, one for each row, and {column!r} holds lists")
@@ -196,7 +198,13 @@ def _words(structure: Any) -> str:
     return repr(replace(structure, classes=None) if isinstance(structure, Label) else structure)
 
 
-def _fingerprint(samples: int, names: dict[Spec, str], cells: dict[str, Cells], paths: dict[str, PathColumn]) -> str:
+def _fingerprint(
+    samples: int,
+    names: dict[Spec, str],
+    cells: dict[str, Cells],
+    paths: dict[str, PathColumn],
+    weights: npt.NDArray[np.float32],
+) -> str:
     """A text that changes when the columns do, in part: of more than 100,000 rows, so many are looked at."""
     found = hashlib.blake2b(digest_size=16)
     numbers = sampled(samples)
@@ -211,4 +219,6 @@ def _fingerprint(samples: int, names: dict[Spec, str], cells: dict[str, Cells], 
         found.update(f"{some.shape} {some.dtype.str}".encode() + some.tobytes())
         if isinstance(column, LabelColumn):
             found.update(repr(column.classes).encode())
+    if len(weights):
+        found.update(weights[numbers].tobytes())
     return found.hexdigest()

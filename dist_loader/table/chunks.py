@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dist_loader.errors import ConfigError
 
@@ -105,6 +106,12 @@ class TextRows:
         return os.fsdecode(bytes(data[ends[at] : ends[at + 1]]))
 
 
+def empty_texts(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which rows of a column of texts are missing or empty."""
+    lengths = pc.fill_null(pc.binary_length(plain(column)), 0)
+    return np.asarray(pc.equal(lengths, 0).combine_chunks())
+
+
 def _starts(lengths: list[int]) -> npt.NDArray[np.int64]:
     return np.cumsum([0, *lengths[:-1]], dtype=np.int64)
 
@@ -138,7 +145,7 @@ def _numbers(chunk: pa.Array, name: str, width: int | None) -> tuple[npt.NDArray
     kind = chunk.type
     if pa.types.is_decimal(kind):
         chunk, kind = chunk.cast(pa.float64()), pa.float64()
-    if pa.types.is_null(kind):
+    if pa.types.is_null(kind) or not len(chunk):
         return np.zeros(len(chunk), np.float32), np.ones(len(chunk), bool)
     if pa.types.is_boolean(kind):
         return np.asarray(chunk.fill_null(False)).astype(np.uint8), nulls
@@ -155,8 +162,6 @@ def _common_length(column: pa.ChunkedArray, name: str) -> int:
     Raises:
         ConfigError: they are not all of one length.
     """
-    import pyarrow.compute as pc
-
     if pa.types.is_fixed_size_list(column.type):
         return int(column.type.list_size)
     lengths = pc.list_value_length(column)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dist_loader.errors import ConfigError
 from dist_loader.remote.address import scheme_of
-from dist_loader.table.chunks import TextRows
+from dist_loader.table.chunks import TextRows, empty_texts
 
 if TYPE_CHECKING:
     from dist_loader.table.table import Table
@@ -28,12 +29,19 @@ class PathColumn:
         root: folder or address that relative paths start from.
 
     Raises:
-        ConfigError: there is no such column, or it holds no texts.
+        ConfigError: there is no such column, it holds no texts, or a row names no file.
     """
 
     def __init__(self, table: Table, name: str, root: str) -> None:
         self._table = table
         self._texts = TextRows(table.column(name), name)
+        empty = empty_texts(table.column(name))
+        if table.rows is not None:
+            empty = empty[table.rows]
+        if empty.any():
+            at = int(np.flatnonzero(empty)[0])
+            row = at if table.rows is None else int(table.rows[at])
+            raise ConfigError(f"row {row} of column {name!r} names no file: fill it in, or leave the row out")
         self.root = root.rstrip("/")
 
     def __len__(self) -> int:

@@ -137,6 +137,8 @@ def test_a_fingerprint_tells_other_data(make: Callable) -> None:
         fingerprint(people(n=[*range(ROWS - 1), 99])),
         fingerprint(table, y=dl.Label("kind", classes=["ape", "dog", "cat"])),
         fingerprint(table, y=None),
+        fingerprint(table, weight="w"),
+        fingerprint(people(w=[1.0] * ROWS), weight="w"),
     ]
     assert len({fingerprint(table), *others}) == 1 + len(others)
     assert fingerprint(table) == fingerprint(people(w=[1.0] * ROWS))  # a column that is not used
@@ -197,12 +199,16 @@ def test_every_row_once_an_epoch_in_equal_steps_whatever_the_world(
         (["a", "b"], dl.Label("c", separator="|", one_hot=True), "leave one_hot out"),
         ([1.5, 2.0], dl.Label("c"), "column 'c' holds double"),
         ([1, 2], dl.Image("c", (4, 4)), "column 'c' holds int64, and paths must be texts"),
+        (["a", ""], dl.Image("c", (4, 4)), "row 1 of column 'c' names no file"),
+        (["a", None], dl.Mask("c", (4, 4)), "row 1 of column 'c' names no file"),
+        ([None, None], "c", "row 0 of column 'c' has no value"),
+        (pa.array([None, None], pa.list_(pa.float64())), "c", "row 0 of column 'c' has no value"),
         (["a", "b"], dl.Mask("c", (4, 4), dtype="float32"), "dtype of a Mask"),
         ([1, 2], 7, "x takes names of columns"),
         ([1, 2], {"a": {1: None}}, "x takes names of columns"),
     ],
 )
-def test_values_that_cannot_be_used_are_named(column: list, spec: object, words: str) -> None:
+def test_values_that_cannot_be_used_are_named(column: object, spec: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         dl.TableSequence(dl.Table.from_columns({"c": column}), 2, 4, x=spec, world=ALONE)
 

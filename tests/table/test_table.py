@@ -130,6 +130,13 @@ def test_what_csv_can_hold(tmp_path: Path) -> None:
     assert bom.columns == ("a", "b")
 
 
+def test_line_breaks_in_fields_of_a_long_file(tmp_path: Path) -> None:
+    rows = 50_000  # 3 MB: Arrow reads 1 MiB at a time
+    table = csv(tmp_path, "text,n\n" + "".join(f'"{n}\n1,2\n{"x" * 40}",{n}\n' for n in range(rows)))
+    assert values(table, "n") == list(range(rows))
+    assert values(table, "text")[-1] == f"{rows - 1}\n1,2\n{'x' * 40}"
+
+
 def test_a_column_is_what_the_user_says(tmp_path: Path) -> None:
     assert values(csv(tmp_path, "zip,n\n01234,1\n"), "zip") == [1234]
     table = csv(tmp_path, "zip,n\n01234,1\n", types={"zip": "string"}, columns=["zip"])

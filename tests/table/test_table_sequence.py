@@ -428,6 +428,8 @@ def test_files_are_named_and_found_below_the_root(make: Callable, tmp_path: Path
     with pytest.raises(SampleError, match=f"{tmp_path}/0.png.*No such file"):
         elsewhere[0]
     assert make(photos, x="n").name(3) == "row 3 of the table"
+    sliced = dl.Table.from_arrow(pa.concat_tables([photos.data.slice(5, 2), photos.data.slice(2, 1)]))
+    assert [make(sliced, x=image).name(n) for n in range(3)] == [f"{sliced.root}/{n}.png" for n in (5, 6, 2)]
     with pytest.raises(ConfigError, match="all be of one kind, got local paths, s3://"):
         rows = [("s3://bucket/1.png", "/1.png")]
         make(dl.Table.from_rows(rows, names=("a", "b")), x=(dl.Image("a", (4, 4)), dl.Image("b", (4, 4))))

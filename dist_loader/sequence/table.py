@@ -55,8 +55,8 @@ class TableSequence(BatchSequence):
         local_copy_bytes: how much it may keep.
         decode_timeout: seconds that decoding one image may take, then its row is a bad sample.
         **options: strategy, world, seed, shuffle, remainder, global_batch, sample_weight, class_weight, threads,
-            timeout, on_bad, bad_budget, bad_file, host_passes, order: see `BatchSequence`. `class_weight` needs one
-            `Label` as y.
+            timeout, on_bad, bad_budget, bad_file, host_passes, class_shares, epoch_samples, augment, augment_batch: see
+            `BatchSequence`. `class_weight` and `class_shares` need one `Label` as y.
 
     Raises:
         ConfigError: a value that cannot work, with the column, the row, and what to do.

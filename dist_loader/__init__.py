@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dist_loader.sequence.tokens import TokenSequence
     from dist_loader.sequence.volume import VolumeSequence
     from dist_loader.sequence.table import TableSequence
+    from dist_loader.sequence.tokens import TokenSequence
     from dist_loader.table import Table
     from dist_loader.table.specs import Image, Label, Mask, Numbers
     from dist_loader.training.callbacks import on_rank_zero
@@ -63,9 +64,9 @@ _HOMES = {
     "SampleReader": "dist_loader.readers",
     "Strategy": "dist_loader.training.strategy",
     "Summary": "dist_loader.training.summary",
-    "TokenSequence": "dist_loader.sequence.tokens",
     "Table": "dist_loader.table",
     "TableSequence": "dist_loader.sequence.table",
+    "TokenSequence": "dist_loader.sequence.tokens",
     "TooManyBadSamples": "dist_loader.errors",
     "VolumeSequence": "dist_loader.sequence.volume",
     "World": "dist_loader.world",
@@ -98,9 +99,9 @@ __all__ = [
     "SampleReader",
     "Strategy",
     "Summary",
-    "TokenSequence",
     "Table",
     "TableSequence",
+    "TokenSequence",
     "TooManyBadSamples",
     "VolumeSequence",
     "World",

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from dist_loader.sequence.array import ArraySequence
     from dist_loader.sequence.image import ImageSequence
     from dist_loader.sequence.reader import ReaderSequence
-    from dist_loader.sequence.tokens import TokenSequence
-    from dist_loader.sequence.volume import VolumeSequence
     from dist_loader.sequence.table import TableSequence
     from dist_loader.sequence.tokens import TokenSequence
+    from dist_loader.sequence.volume import VolumeSequence
     from dist_loader.table import Table
     from dist_loader.table.specs import Image, Label, Mask, Numbers
     from dist_loader.training.callbacks import on_rank_zero

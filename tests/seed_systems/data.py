@@ -18,6 +18,7 @@ def make(folder: Path) -> None:
     photos(folder)
     arrays(folder)
     tokens(folder)
+    people(folder)
 
 
 def photos(folder: Path) -> None:
@@ -60,3 +61,24 @@ def tokens(folder: Path) -> None:
         dl.save_tokens(folder / f"{name}.tokens", texts[part], "uint16")
         dl.save_tokens(folder / f"{name}.tags", [text % 5 for text in texts[part]], "uint8")
     np.save(folder / "word2vec.npy", rng.normal(size=(500, 16)).astype(np.float32))
+
+
+def people(folder: Path) -> None:
+    """people.csv (photo, mask, age, height, name, hobbies) and its pictures: JPEG photos, palette PNG masks."""
+    rng, lines = np.random.default_rng(0), ["photo,mask,age,height,name,hobbies,weight"]
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    for number in range(37):
+        kind = number % 3
+        mask = np.zeros((40, 48), np.uint8)
+        mask[10:30, 8 + 4 * kind : 28 + 4 * kind] = kind + 1
+        photo = np.where(mask[..., None] > 0, 60 * (kind + 1), 20) + rng.integers(0, 40, (40, 48, 3))
+        Image.fromarray(photo.astype(np.uint8)).save(folder / "pictures" / f"{number}.jpg", quality=95)
+        palette = Image.fromarray(mask)
+        palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+        palette.save(folder / "pictures" / f"{number}.png")
+        hobbies = "|".join(("music", "chess", "ski")[: number % 4])
+        lines.append(
+            f"pictures/{number}.jpg,pictures/{number}.png,{20 + number},{150 + kind * 10 + number % 7},"
+            f"{('ann', 'bob', 'eve')[kind]},{hobbies},{1 + number % 2}"
+        )
+    (folder / "people.csv").write_text("\n".join(lines) + "\n")

@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv train test test-quick test-distributed lint bench clean
+.PHONY: help venv train test test-quick test-distributed test-docker lint bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,7 @@ help:
 	  '                        your images, one folder per class. Also: RUN_DIR MODEL SIZE DEVICE_BATCH HOST_BATCH' \
 	  '                        LR WARMUP_EPOCHS SEED STRATEGY, and ARGS="--any --other --flags" of launch/train.py' \
 	  'make test               all tests: test-quick, then test-distributed (starts real ranks)' \
+	  'make test-docker        builds the image for processors and runs it; needs root, podman, runc and debootstrap' \
 	  'make lint               ruff and mypy' \
 	  'make bench              the loader beside its peers and the limit; ARGS=--quick for a minute, ARGS=--help for all' \
 	  'make venv               only the environment, Horovod included' \
@@ -75,6 +76,10 @@ test-quick: $(HOROVOD)
 test-distributed: $(HOROVOD)
 	@echo '== tests that start real ranks'
 	@$(BIN)/python -m pytest -m distributed -n 2 --dist loadfile
+
+test-docker: $(PACKAGES)
+	@echo '== the image, built and run: a quarter of an hour, and 12 GB for that time'
+	@DIST_LOADER_TEST_IMAGES=1 $(BIN)/python -m pytest -m distributed tests/docker
 
 lint: $(PACKAGES)
 	@echo '== ruff and mypy'

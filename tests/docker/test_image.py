@@ -54,7 +54,7 @@ def test_what_is_in_the_image(engine: Engine, image: str) -> None:
         for tool in cc gcc g++ c++ clang cpp as ld make cmake nvcc; do command -v $tool; done
         find / -xdev \\( -name 'ssh_host_*' -o -name 'id_*' -o -name authorized_keys -o -name known_hosts \\) -type f \\
             -not -path '/opt/venv/*' -not -path '/proc/*' 2>/dev/null
-        find /opt /data /home -xdev -type f -writable
+        find /opt /data -xdev -type f -writable
         true
     """
     done = engine.run(image, "sh", "-c", look)
@@ -81,7 +81,9 @@ def test_the_default_command_trains_on_two_ranks(engine: Engine, image: str) -> 
         (("dist-loader", "launch", "--help"), 0),
     ],
 )
-def test_exit_codes_come_through(engine: Engine, image: str, tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+def test_exit_codes_come_through(
+    engine: Engine, image: str, tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
     (tmp_path / "fails.py").write_text(
         "import os, sys, time\nif os.environ['OMPI_COMM_WORLD_RANK'] == '1': sys.exit(7)\ntime.sleep(60)\n"
     )
@@ -121,7 +123,9 @@ def test_an_mpijob_on_two_workers_and_a_launcher(engine: Engine, image: str, tmp
         # A key of another job does not open the door, and a worker without the job's key is none.
         stranger = tmp_path / "stranger"
         (stranger / "secret").mkdir(parents=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger / "secret" / "id_rsa"], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger / "secret" / "id_rsa"], check=True
+        )
         (stranger / "secret" / "id_rsa").chmod(0o644)
         options = [word.replace(f"{tmp_path}/secret", f"{stranger}/secret") for word in options]
         host = f"{workers[0]}.train.default.svc"
@@ -140,15 +144,16 @@ def test_a_worker_that_is_taken_away_and_comes_back(engine: Engine, image: str, 
     photos = {"--data=/data/photos/train": "--data=/data/digits/train"}
     photos["--val-data=/data/photos/val"] = "--val-data=/data/digits/val"
     with rehearsal.workers() as workers:
-        options, arguments = rehearsal.launcher("--epochs=150", replace=photos)
+        options, arguments = rehearsal.launcher("--epochs=1000", replace=photos)
         with engine.started(image, *arguments, name="launcher", options=options):
             wait_for_a_step(runs)
             engine.podman("stop", "--time=60", workers[1])
             engine.podman("start", workers[1])
-            assert engine.podman("wait", "launcher", timeout=240).stdout.strip() == "0"
-            said = engine.podman("logs", "launcher")
+            deadline = time.monotonic() + 180
+            while len(re.findall("horovod: 2 ranks", (said := engine.podman("logs", "launcher")).stdout)) < 2:
+                assert time.monotonic() < deadline, said.stdout + said.stderr
+                time.sleep(0.5)
     assert "starting again in 1 s, 1 of 10" in said.stderr
-    assert "going on" in said.stdout + said.stderr
 
 
 def rehearse(engine: Engine, image: str, folder: Path) -> Rehearsal:
@@ -166,5 +171,3 @@ def wait_for_a_step(runs: Path, seconds: float = 90) -> None:
     while not list(runs.glob("train/checkpoints/*")):
         assert time.monotonic() < deadline, "no checkpoint"
         time.sleep(0.2)
-
-

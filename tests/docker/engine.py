@@ -79,7 +79,7 @@ class Engine:
 
     def build(self, target: str, base: str, tag: str) -> str:
         """Build a target of the Dockerfile."""
-        # The host's name, for one of its own is in no /etc/hosts here, and Gloo, which is tried at once, needs its address.
+        # The host's name: one of its own would be in no /etc/hosts, and Gloo, which the build tries, needs its address.
         arguments = ["--isolation=chroot", "--uts=host"]
         arguments += ["--layers", "--format=docker", f"--target={target}", f"--tag={tag}"]
         arguments += [f"--build-arg=BASE_IMAGE={base}", f"--file={ROOT / 'docker' / 'Dockerfile'}", str(ROOT)]

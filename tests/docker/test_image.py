@@ -1,4 +1,4 @@
-"""The image for processors, built and run for real. `make test-docker` asks for it: it takes a quarter of an hour and 6 GB."""
+"""The image for processors, built and run for real, when `make test-docker` asks for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docker.engine import LIMITS, ROOT, Engine, lacking
+from tests.docker.engine import ROOT, Engine, lacking
 from tests.docker.mpi_operator import Rehearsal
 
 ASKED = "DIST_LOADER_TEST_IMAGES"
@@ -138,7 +138,7 @@ def test_an_mpijob_on_two_workers_and_a_launcher(engine: Engine, image: str, tmp
 
 
 def test_a_worker_that_is_taken_away_and_comes_back(engine: Engine, image: str, tmp_path: Path) -> None:
-    """Kubernetes drains a node: SIGTERM to the worker, a checkpoint, a new worker of the same name, and the job goes on."""
+    """Kubernetes drains a node: SIGTERM to the worker, a checkpoint, a new worker of that name, and the job goes on."""
     rehearsal = rehearse(engine, image, tmp_path)
     runs = rehearsal.claims["runs"]
     photos = {"--data=/data/photos/train": "--data=/data/digits/train"}
@@ -154,6 +154,7 @@ def test_a_worker_that_is_taken_away_and_comes_back(engine: Engine, image: str, 
                 assert time.monotonic() < deadline, said.stdout + said.stderr
                 time.sleep(0.5)
     assert "starting again in 1 s, 1 of 10" in said.stderr
+    assert "going on from the checkpoint at " in said.stdout + said.stderr
 
 
 def rehearse(engine: Engine, image: str, folder: Path) -> Rehearsal:

@@ -78,7 +78,7 @@ test-distributed: $(HOROVOD)
 	@$(BIN)/python -m pytest -m distributed -n 2 --dist loadfile
 
 test-docker: $(PACKAGES)
-	@echo '== the image, built and run: a quarter of an hour, and 12 GB for that time'
+	@echo '== the image, built and run: a quarter of an hour or more, and some 10 GB for that time'
 	@DIST_LOADER_TEST_IMAGES=1 $(BIN)/python -m pytest -m distributed tests/docker
 
 lint: $(PACKAGES)

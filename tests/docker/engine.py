@@ -120,8 +120,14 @@ class Engine:
         self.podman("rm", "--all", "--force", "--time=1", check=False)
         self.podman("network", "prune", "--force", check=False)
         self.podman("rmi", "--all", "--force", check=False, timeout=300)
-        for mount in ("storage/overlay", "run"):
-            subprocess.run(["umount", "--lazy", self.folder / mount], stderr=subprocess.DEVNULL, check=False)
+        for _ in range(10):  # each podman that was killed may have left a mount over the last one's
+            if (
+                subprocess.run(
+                    ["umount", "--lazy", self.folder / "storage" / "overlay"], stderr=subprocess.DEVNULL
+                ).returncode
+                != 0
+            ):
+                break
         shutil.rmtree(self.folder)
 
 

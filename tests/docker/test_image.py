@@ -57,7 +57,7 @@ def test_what_is_in_the_image(engine: Engine, image: str) -> None:
         find /opt /data -xdev -type f -writable
         true
     """
-    done = engine.run(image, "sh", "-c", look)
+    done = engine.run(image, "sh", "-c", look, options=["--network=none"])
     assert (done.stdout, done.returncode) == ("1000\n", 0), done.stderr
 
 

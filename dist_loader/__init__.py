@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DistLoaderError,
         ReadTimeout,
         SampleError,
+        StreamError,
         TooManyBadSamples,
     )
     from dist_loader.index import Index
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dist_loader.sequence.array import ArraySequence
     from dist_loader.sequence.image import ImageSequence
     from dist_loader.sequence.reader import ReaderSequence
+    from dist_loader.sequence.stream import StreamSequence
     from dist_loader.sequence.table import TableSequence
     from dist_loader.sequence.tokens import TokenSequence
     from dist_loader.sequence.volume import VolumeSequence
@@ -62,6 +64,8 @@ _HOMES = {
     "SampleError": "dist_loader.errors",
     "SampleReader": "dist_loader.readers",
     "Strategy": "dist_loader.training.strategy",
+    "StreamError": "dist_loader.errors",
+    "StreamSequence": "dist_loader.sequence.stream",
     "Summary": "dist_loader.training.summary",
     "Table": "dist_loader.table",
     "TableSequence": "dist_loader.sequence.table",
@@ -97,6 +101,8 @@ __all__ = [
     "SampleError",
     "SampleReader",
     "Strategy",
+    "StreamError",
+    "StreamSequence",
     "Summary",
     "Table",
     "TableSequence",

@@ -34,6 +34,25 @@ class SampleError(DistLoaderError):
         super().__init__(f"{who}cannot read sample {sample}, {path!r}: {reason}")
 
 
+class StreamError(DistLoaderError):
+    """A user's stream that raised on one of the ranks, or had an item that cannot be used.
+
+    Attributes:
+        rank: on which.
+        item: its number in that rank's stream, from 0; None on the other ranks, which have only the text.
+    """
+
+    def __init__(self, rank: int, item: int | None, reason: str) -> None:
+        self.rank = rank
+        self.item = item
+        super().__init__(f"rank {rank}: item {item} of the stream: {reason}" if item is not None else reason)
+
+    @classmethod
+    def told(cls, rank: int, text: str) -> StreamError:
+        """What another rank said of its stream."""
+        return cls(rank, None, text)
+
+
 class ReadTimeout(DistLoaderError, TimeoutError):
     """The next batch, or an answer of the file system, did not come within the time that it was given."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dist_loader.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from dist_loader.world import World
@@ -57,6 +57,8 @@ def start_epoch_at(step: int) -> None:
     frame = _frame("fit")
     assert frame is not None
     iterator, model = frame.f_locals["epoch_iterator"], frame.f_locals["self"]
+    if "_enumerate_iterator" in vars(iterator):
+        return  # it takes steps as they come, from where its sequence stands
 
     def rest_of_epoch() -> Iterator[tuple[int, int, Any]]:
         del iterator._enumerate_iterator
@@ -66,18 +68,57 @@ def start_epoch_at(step: int) -> None:
             yield first, first + iterator.steps_per_execution - 1, batches
         iterator.data_adapter.on_epoch_end()
 
+    iterator._enumerate_iterator = rest_of_epoch
+    if step >= iterator.num_batches:
+        _take_metrics_as_they_are(model)
+
+
+def take_steps_as_they_come(steps: Callable[[int], Iterator[tuple[int, int]]]) -> None:
+    """Let Keras's loop over an epoch, in whatever it was called for, take the steps that a function says there are.
+
+    Keras would find out that there is no further step by running one: after its callbacks were told that it begins,
+    with a warning, and, on several ranks, with a part of its messages under way. To be called in `get_tf_dataset`; all
+    passes of the iterator that Keras is making are concerned (keras 3.15, `trainers/epoch_iterator.py`).
+
+    Args:
+        steps: called when a pass begins, with the number of steps that Keras runs in one call; gives the first and the
+            last step of each call.
+    """
+    frame = _frame("__init__")
+    while frame is not None and not hasattr(frame.f_locals.get("self"), "_enumerate_iterator"):
+        frame = _frame("__init__", frame.f_back)
+    if frame is None:
+        return  # not Keras asked
+    iterator = frame.f_locals["self"]
+
+    def epoch() -> Iterator[tuple[int, int, Any]]:
+        iterator.data_adapter.on_epoch_begin()
+        found = steps(iterator.steps_per_execution)
+        batches, none = iter(iterator._get_iterator()), True
+        for first, last in found:
+            none = False
+            yield first, last, batches
+        fit = _frame("fit")
+        if none and fit is not None and fit.f_locals.get("epoch_iterator") is iterator:
+            _take_metrics_as_they_are(fit.f_locals["self"])
+        iterator.data_adapter.on_epoch_end()
+
+    iterator._enumerate_iterator = epoch
+
+
+def _take_metrics_as_they_are(model: Any) -> None:
+    """Let the logs of the epoch that ends be the model's metrics, for there are none of a last step."""
+
     def metrics_as_they_are(_: Any) -> Any:
         del model._get_metrics_result_or_logs
         return model.get_metrics_result()
 
-    iterator._enumerate_iterator = rest_of_epoch
-    if step >= iterator.num_batches:
-        model._get_metrics_result_or_logs = metrics_as_they_are
+    model._get_metrics_result_or_logs = metrics_as_they_are
 
 
-def _frame(function: str) -> FrameType | None:
-    """The innermost call of a function of Keras on this thread's stack."""
-    frame: FrameType | None = sys._getframe(1)
+def _frame(function: str, frame: FrameType | None = None) -> FrameType | None:
+    """The innermost call of a function of Keras on this thread's stack, from a frame outwards."""
+    frame = frame or sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == function and frame.f_globals.get("__name__", "").startswith("keras."):
             return frame

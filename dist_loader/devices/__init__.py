@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -79,6 +79,13 @@ class Devices(Protocol):
 
     def gather_rows(self, array: Array) -> Array:
         """The rows of all ranks' arrays, in the order of the ranks; they may have different numbers of rows."""
+
+    def gatherer(self, name: str) -> Callable[[Array], Array]:
+        """A function as `gather_rows` for arrays of one shape on all ranks, for one other thread, while steps run.
+
+        Args:
+            name: of its messages, the same on all ranks and no other function's.
+        """
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Give Keras variables rank 0's values. Called outside of steps."""

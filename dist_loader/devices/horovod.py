@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +134,21 @@ class HorovodDevices:
 
     def gather_rows(self, array: Array) -> Array:
         return np.asarray(_horovod().allgather(tf.constant(array), name="HorovodAllgather_rows"))
+
+    def gatherer(self, name: str) -> Callable[[Array], Array]:
+        hvd = _horovod()
+
+        def gathered(array: Any) -> Any:
+            return hvd.allgather(array, name=f"HorovodAllgather_{name}", ignore_name_scope=True)
+
+        # Outside of a graph all messages of a kind have one name, whatever they are given, and two threads' would meet.
+        function = tf.function(gathered, autograph=False)
+
+        def gather(array: Array) -> Array:
+            with tf.device("CPU:0"):  # not in the queue of the device that trains
+                return np.asarray(function(tf.constant(array)))
+
+        return gather
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         hvd = _horovod()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +80,9 @@ class MirroredDevices:
 
     def gather_rows(self, array: Array) -> Array:
         return array
+
+    def gatherer(self, name: str) -> Callable[[Array], Array]:
+        return lambda array: array
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +51,9 @@ class SingleDevice:
 
     def gather_rows(self, array: Array) -> Array:
         return array
+
+    def gatherer(self, name: str) -> Callable[[Array], Array]:
+        return lambda array: array
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         pass

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 import weakref
 from array import array
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -258,6 +260,63 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         finally:
             self._batches.one_length = before
 
+    def steps_in(self, epoch: int) -> int:
+        """Steps of an epoch."""
+        return self.plan.steps
+
+    def samples_in(self, epoch: int) -> int:
+        """Samples that there are."""
+        return len(self.samples)
+
+    def real_samples(self, epoch: int, step: int) -> int:
+        """How many of a step's global batch count, on all ranks."""
+        return self.plan.real_samples(step)
+
+    def example(self) -> tuple[Any, ...]:
+        """A batch that shows shapes and types: the first one."""
+        return self[0]
+
+    def facts(self) -> dict[str, Any]:
+        """What must be the same on all ranks."""
+        weights = {name: getattr(self.own_weights, name, None) for name in ("by_sample", "by_label")}
+        return {
+            "samples": len(self.samples),
+            "classes": _digest(json.dumps(self.samples.classes).encode()),
+            "index": self.samples.fingerprint,
+            "order": "of the plan" if self.order is None else self.order.fingerprint,
+            **{name: value for name, value in asdict(self.plan).items() if name != "samples"},
+            "global_batch": self.plan.global_batch,
+            "pixels": self.recipe,
+            **{f"weights {name}": "none" if of is None else _digest(of.tobytes()) for name, of in weights.items()},
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """What tells one training's data from another's."""
+        order = "of the plan" if self.order is None else self.order.fingerprint
+        return {"index fingerprint": self.samples.fingerprint, "order": order}
+
+    def refuse_to_predict(self) -> None:
+        """Raise if an epoch does not hold every sample once.
+
+        Raises:
+            ConfigError: it drops samples, or goes over them several times.
+        """
+        plan = self.plan
+        if plan.remainder == "drop" and plan.samples % plan.global_batch:
+            raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
+        if plan.passes > 1:
+            raise ConfigError(f"predict needs every sample once; make the sequence without host_passes={plan.passes}")
+        if self.order is not None and not self.order.exactly_once:
+            raise ConfigError("predict needs every sample once; make the sequence without an order that draws them")
+
+    def rows_of(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The samples in the rows of this rank's batches, and which of them are not there for the second time."""
+        plan = self.plan
+        # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
+        first = [step * plan.global_batch + self.world.rank * plan.local_batch for step in range(plan.steps)]
+        real = np.concatenate([np.arange(at, at + plan.local_batch) < plan.samples for at in first])
+        return np.concatenate([self.numbers(epoch, step) for step in range(plan.steps)]), real
+
     def set_slices(self, slices: int) -> None:
         """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
         self._batches.set_slices(slices)
@@ -302,6 +361,16 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         """Of an array in all batches; None where it is not the same in each."""
         varies = self._batches.varies and array.ndim > 1
         return (array.shape[0], None, *array.shape[2:]) if varies else array.shape
+
+    def waited(self, step: int, asked: float, now: float) -> float:
+        """Seconds that a step of the latest pass waited for its batch to be handed to Keras.
+
+        Args:
+            step: which.
+            asked: when Keras asked for the batch, in seconds of `time.monotonic`.
+            now: when the step was done.
+        """
+        return max(0.0, min(now, self.delivered_at(step)) - asked)
 
     def delivered_at(self, step: int) -> float:
         """When the batch of a step of the latest pass was handed to Keras, in seconds of `time.monotonic`."""
@@ -365,6 +434,10 @@ def _named(**functions: Any) -> str:
         if function
     }
     return "".join(f", {name} {function}" for name, function in given.items())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:

@@ -8,7 +8,6 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -19,7 +18,7 @@ import tensorflow as tf
 from dist_loader import __version__
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
-from dist_loader.sequence.batch_sequence import BatchSequence
+from dist_loader.training.feed import Feed
 from dist_loader.watchdog.words import ranks_text
 
 Facts = Mapping[str, str]
@@ -79,9 +78,7 @@ def _differences(facts: Sequence[Facts], names: Sequence[str]) -> list[str]:
     return found
 
 
-def facts_of(
-    devices: Devices, model: Any, train: BatchSequence, valid: BatchSequence | None, epochs: int, **more: object
-) -> Facts:
+def facts_of(devices: Devices, model: Any, train: Feed, valid: Feed | None, epochs: int, **more: object) -> Facts:
     """What a training depends on, as texts.
 
     Args:
@@ -93,7 +90,7 @@ def facts_of(
         more: other things that must be the same.
     """
     facts: dict[str, Any] = {"epochs": epochs, **more, **_versions(devices)}
-    facts |= {"validation_data": "none" if valid is None else f"{len(valid.samples)} samples"}
+    facts |= {"validation_data": "none" if valid is None else type(valid).__name__}
     facts |= _sequence_facts(train, "")
     facts |= {} if valid is None else _sequence_facts(valid, "validation ")
     return {name: str(value) for name, value in (facts | _model_facts(model)).items()}
@@ -108,22 +105,8 @@ def _versions(devices: Devices) -> dict[str, Any]:
     return found | {"dist_loader": __version__}
 
 
-def _sequence_facts(sequence: BatchSequence, prefix: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "class of the sequence": type(sequence).__name__,
-        "samples": len(sequence.samples),
-        "classes": _digest(sequence.samples.classes),
-        "index": sequence.samples.fingerprint,
-        "order": "of the plan" if sequence.order is None else sequence.order.fingerprint,
-        **{name: value for name, value in asdict(sequence.plan).items() if name != "samples"},
-        "global_batch": sequence.plan.global_batch,
-        "pixels": sequence.recipe,
-    }
-    for name in ("by_sample", "by_label"):
-        given: Any = getattr(sequence.own_weights, name, None)
-        facts[f"weights {name}"] = (
-            "none" if given is None else hashlib.blake2b(given.tobytes(), digest_size=6).hexdigest()
-        )
+def _sequence_facts(sequence: Feed, prefix: str) -> dict[str, Any]:
+    facts = {"class of the sequence": type(sequence).__name__, **sequence.facts()}
     return {f"{prefix}{name}": value for name, value in facts.items()}
 
 

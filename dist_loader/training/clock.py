@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from dist_loader.pipeline import ReadingTimes
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.bound import Waits
+from dist_loader.training.feed import Feed
 
 
 class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
@@ -21,7 +21,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
     handed over before.
     """
 
-    def __init__(self, train: BatchSequence, valid: BatchSequence | None) -> None:
+    def __init__(self, train: Feed, valid: Feed | None) -> None:
         super().__init__()
         self._sequences = [train] if valid is None else [train, valid]
         self._train = train
@@ -32,6 +32,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
         self._warm = False
         self._step_ended = 0.0
         self._asked = 0.0
+        self._epoch = 0
         self._steps_done = 0
         self._times = ReadingTimes()
 
@@ -63,6 +64,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for sequence in self._sequences:
             sequence.epoch = epoch
+        self._epoch = epoch
         self._steps_done = self._train.first_step(epoch)
         self._step_ended = time.monotonic()
 
@@ -74,11 +76,13 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()
-        done = min(batch + 1, len(self._train))  # `batch` is the last of several under steps_per_execution
-        samples = sum(self._train.plan.real_samples(step) for step in range(self._steps_done, done))
+        done = min(batch + 1, self._train.steps_in(self._epoch) or batch + 1)
+        # `batch` is the last of several under steps_per_execution
+        samples = sum(self._train.real_samples(self._epoch, step) for step in range(self._steps_done, done))
+        waited = self._train.waited(done - 1, self._asked, now)
         if self._warm:
             self.seconds += now - self._step_ended
-            self.waited += max(0.0, min(now, self._train.delivered_at(done - 1)) - self._asked)
+            self.waited += waited
             self.samples += samples
         self.trained_samples += samples
         self._warm = True

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.atomic import write_whole
-from dist_loader.sequence.batch_sequence import BatchSequence
+from dist_loader.training.feed import Feed
 from dist_loader.training.memory import fewest_slices
 from dist_loader.training.prepare import Prepared
 from dist_loader.training.progress import Say
@@ -45,7 +45,7 @@ def agreed_slices(model: Any, now: Prepared, batch: Any, note: Path, say: Say) -
     return agreed
 
 
-def follow(valid: BatchSequence | None, train: BatchSequence) -> int:
+def follow(valid: Feed | None, train: Feed) -> int:
     """The slices to evaluate in, none longer than those of the training if there is no device batch to keep to."""
     if valid is None:
         return 1

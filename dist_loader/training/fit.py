@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Devices
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.sizes import at_least_one
 from dist_loader.training.agreement import agree, facts_of
 from dist_loader.training.bound import Waits, what_bounds
@@ -29,6 +28,7 @@ from dist_loader.training.checkpoint.resume import Resumed, resume
 from dist_loader.training.checkpoint.writer import Writer, writing
 from dist_loader.training.clock import InputClock
 from dist_loader.training.device_batch import agreed_slices, follow, note_of, remember
+from dist_loader.training.feed import Feed
 from dist_loader.training.learning_rate import described
 from dist_loader.training.prepare import Prepared, prepare
 from dist_loader.training.progress import ProgressLines, Say, Verbose, progress_callback
@@ -72,8 +72,8 @@ class Checkpoints:
 def train_model(
     devices: Devices,
     model: Any,
-    train: BatchSequence,
-    valid: BatchSequence | None,
+    train: Feed,
+    valid: Feed | None,
     epochs: int,
     checkpoints: Checkpoints | None,
     grace: float,
@@ -108,8 +108,8 @@ def train_model(
         remembering = [keras.callbacks.History(), *for_this_rank(callbacks, world)]
         running = [clock, StatisticsAverage(devices, trained=start.step > 0), *remembering]
         if not world.chief:
-            running.append(ProgressLines(clock, epochs, len(train), _log.info))
-        elif (progress := progress_callback(clock, epochs, len(train), verbose, world.launcher)) is not None:
+            running.append(ProgressLines(clock, epochs, train.num_batches, _log.info))
+        elif (progress := progress_callback(clock, epochs, train.num_batches, verbose, world.launcher)) is not None:
             running.append(progress)
         running = watch.around(running)
         if world.size > 1:
@@ -127,7 +127,7 @@ def train_model(
                 validation_data=valid,
                 epochs=start.epoch if resumed.finished else epochs,
                 initial_epoch=start.epoch,
-                steps_per_epoch=len(train),
+                steps_per_epoch=train.num_batches,
                 callbacks=running,
                 verbose=0,
             )
@@ -138,17 +138,18 @@ def train_model(
 
 @contextmanager
 def _writer(
-    folder: Folder | None, train: BatchSequence, start: Position, checkpoints: Checkpoints | None
+    folder: Folder | None, train: Feed, start: Position, checkpoints: Checkpoints | None
 ) -> Iterator[Writer | None]:
     if folder is None or checkpoints is None:
         yield None
         return
-    facts = {"global_batch": train.plan.global_batch, "world_size": train.world.size, "seed": train.plan.seed}
-    with writing(folder, len(train), facts, start, checkpoints.keep) as writer:
+    facts = {"global_batch": train.plan.global_batch, "world_size": train.world.size}
+    facts |= {name: value for name, value in train.facts().items() if name == "seed"}
+    with writing(folder, train.steps_in, facts, start, checkpoints.keep) as writer:
         yield writer
 
 
-def _prepared(devices: Devices, model: Any, train: BatchSequence, valid: BatchSequence | None, say: Say) -> Prepared:
+def _prepared(devices: Devices, model: Any, train: Feed, valid: Feed | None, say: Say) -> Prepared:
     """Prepare a model for training, and find out the device batch if that is asked for."""
 
     def prepare_now() -> Prepared:
@@ -158,7 +159,7 @@ def _prepared(devices: Devices, model: Any, train: BatchSequence, valid: BatchSe
     now = prepare_now()
     if train.finds_device_batch:
         with train.of_one_length():
-            batch = train[0]
+            batch = train.example()
         note = note_of(model, now, batch)
         train.set_slices(agreed_slices(model, now, batch, note, say))
         remember(note, train.plan.device_batch)
@@ -171,8 +172,8 @@ def _prepared(devices: Devices, model: Any, train: BatchSequence, valid: BatchSe
 def _summary(
     devices: Devices,
     model: Any,
-    train: BatchSequence,
-    valid: BatchSequence | None,
+    train: Feed,
+    valid: Feed | None,
     clock: InputClock,
     history: keras.callbacks.History,
     seconds: float,
@@ -182,16 +183,17 @@ def _summary(
     own[world.rank] = dataclasses.astuple(clock.waits(world.rank))
     (rows,) = devices.sum_arrays([own])
     waits = [Waits(*row.tolist()) for row in rows]
+    last = max(history.epoch, default=0)
     most = max(waits, key=lambda waits: waits.input_fraction)
     return Summary(
         strategy=devices.name,
         launcher=world.launcher,
         world_size=world.size,
         replicas=devices.replicas,
-        samples=len(train.samples),
-        val_samples=None if valid is None else len(valid.samples),
+        samples=train.samples_in(last),
+        val_samples=None if valid is None else valid.samples_in(last),
         epochs=max(history.epoch, default=-1) + 1,
-        steps_per_epoch=len(train),
+        steps_per_epoch=train.steps_in(last),
         device_batch=train.plan.device_batch,
         global_batch=train.plan.global_batch,
         host_batch=train.host_batch,
@@ -207,7 +209,7 @@ def _summary(
 
 
 @contextmanager
-def original_errors(*sequences: BatchSequence | None) -> Iterator[None]:
+def original_errors(*sequences: Feed | None) -> Iterator[None]:
     """Raise what a sequence raised, not TensorFlow's report of it; and stop reading ahead when all is done."""
     present = [sequence for sequence in sequences if sequence is not None]
     for sequence in present:

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 
 from dist_loader.devices import Array, Devices
-from dist_loader.errors import ConfigError, SampleError
-from dist_loader.sequence.batch_sequence import BatchSequence
+from dist_loader.errors import SampleError
+from dist_loader.training.feed import Feed
 from dist_loader.training.slices import Slices
 
 _BYTES_AT_ONCE = 64 << 20  # gathered from all ranks in one message
 
 
-def local_outputs(model: Any, sequence: BatchSequence, callbacks: list[keras.callbacks.Callback]) -> tuple[Array, Any]:
+def local_outputs(model: Any, sequence: Feed, callbacks: list[keras.callbacks.Callback]) -> tuple[Array, Any]:
     """This rank's sample numbers, int64, and the outputs for them, without those of fill and repeats.
 
     The outputs for a sample that could not be read are NaN.
@@ -29,25 +29,17 @@ def local_outputs(model: Any, sequence: BatchSequence, callbacks: list[keras.cal
         ConfigError: the sequence drops samples, or goes over them several times.
         SampleError: a sample could not be read, and an output is of a type without NaN.
     """
-    plan, rank, epoch = sequence.plan, sequence.world.rank, sequence.epoch
-    if plan.remainder == "drop" and plan.samples % plan.global_batch:
-        raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
-    if plan.passes > 1:
-        raise ConfigError(f"predict needs every sample once; make the sequence without host_passes={plan.passes}")
-    with _in_slices(model, plan.accumulate), sequence.of_one_length():  # Keras puts the outputs end to end
+    epoch = sequence.epoch
+    sequence.refuse_to_predict()
+    with _in_slices(model, sequence.plan.accumulate), sequence.of_one_length():  # Keras puts the outputs end to end
         outputs = model.predict(sequence, verbose=0, callbacks=callbacks)
-    if sequence.order is not None and not sequence.order.exactly_once:
-        raise ConfigError("predict needs every sample once; make the sequence without an order that draws them")
-    steps = [sequence.numbers(epoch, step) for step in range(plan.steps)]
-    # By position and not by weight: a wrapped-round sample has weight 1, and has been there before.
-    first = [step * plan.global_batch + rank * plan.local_batch for step in range(plan.steps)]
-    real = np.concatenate([np.arange(at, at + plan.local_batch) < plan.samples for at in first])
-    numbers = np.concatenate(steps)[real]
+    rows, real = sequence.rows_of(epoch)
+    numbers = rows[real]
     unread = np.isin(numbers, list(sequence.missing(epoch)))
     return numbers, keras.tree.map_structure(lambda output: _without(output[real], unread, numbers, sequence), outputs)
 
 
-def _without(output: Array, unread: Array, numbers: Array, sequence: BatchSequence) -> Array:
+def _without(output: Array, unread: Array, numbers: Array, sequence: Feed) -> Array:
     """The output with NaN for the samples that could not be read: what the model saw in their place was another."""
     if not unread.any():
         return output
@@ -85,9 +77,10 @@ def save_outputs(numbers: Array, outputs: Any, folder: Path, rank: int) -> None:
         np.save(folder / name, output)
 
 
-def in_index_order(devices: Devices, sequence: BatchSequence, numbers: Array, outputs: Any) -> Any:
+def in_index_order(devices: Devices, numbers: Array, outputs: Any) -> Any:
     """All ranks' outputs in the order of the index on rank 0, None elsewhere."""
-    samples, most_rows = sequence.plan.samples, sequence.plan.steps * sequence.plan.local_batch
+    lengths = devices.gather_rows(np.array([len(numbers)]))
+    samples, most_rows = int(lengths.sum()), int(lengths.max())
     chief = devices.world.chief
 
     def gathered(output: Array) -> Array | None:

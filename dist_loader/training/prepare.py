@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training import steps
 from dist_loader.training.alarm import Alarm
 from dist_loader.training.batch_norm import bind_moments, synchronised_layers
 from dist_loader.training.exact_loss import bind_losses
+from dist_loader.training.feed import Feed
 from dist_loader.training.trace import Trace, told
 from dist_loader.training.wishes import Wishes
 
@@ -60,7 +60,7 @@ def prepared(model: Any) -> Prepared | None:
 def prepare(
     model: Any,
     devices: Devices,
-    sequence: BatchSequence,
+    sequence: Feed,
     slices: int = 1,
     test_slices: int = 1,
     retries: bool = False,
@@ -91,7 +91,7 @@ def prepare(
     devices.adapt(model)
     with devices.scope():
         if not model.built:
-            x, _, _ = keras.utils.unpack_x_y_sample_weight(sequence[0])
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(sequence.example())
             model(keras.tree.map_structure(lambda array: tf.zeros((1, *array.shape[1:]), array.dtype), x))
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)

@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def progress_callback(
-    clock: InputClock, epochs: int, steps: int, verbose: Verbose, launcher: str
+    clock: InputClock, epochs: int, steps: int | None, verbose: Verbose, launcher: str
 ) -> keras.callbacks.Callback | None:
     """Keras's progress bar on a terminal (or verbose=1), plain lines elsewhere (or verbose=2), nothing for 0.
 
@@ -53,13 +53,14 @@ class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
 class ProgressLines(keras.callbacks.Callback):  # type: ignore[misc]
     """A line every ten seconds and one at the end of every epoch, for logs and pipes."""
 
-    def __init__(self, clock: InputClock, epochs: int, steps: int, write: Callable[[str], object]) -> None:
+    def __init__(self, clock: InputClock, epochs: int, steps: int | None, write: Callable[[str], object]) -> None:
         super().__init__()
         self._clock = clock
         self._write = write
         self._epochs = epochs
         self._steps = steps
         self._epoch = 0
+        self._step = 0
         self._last_line = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -67,11 +68,12 @@ class ProgressLines(keras.callbacks.Callback):  # type: ignore[misc]
         self._last_line = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._step = batch + 1
         if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._line(f"step {batch + 1}/{self._steps}", logs)
+            self._line(f"step {self._step}" if self._steps is None else f"step {self._step}/{self._steps}", logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._line(f"step {self._steps}/{self._steps}", logs)
+        self._line(f"step {self._steps or self._step}/{self._steps or self._step}", logs)
 
     def _line(self, where: str, logs: dict[str, float] | None) -> None:
         self._last_line = time.monotonic()

@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from dist_loader.errors import ConfigError
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.device_batch import follow, remember
+from dist_loader.training.feed import Feed
 from dist_loader.training.memory import changed_by_slices, ran_out, smaller
 from dist_loader.training.prepare import assign, prepare, prepared, states_to_sum
 from dist_loader.training.progress import Say
@@ -19,7 +19,7 @@ from dist_loader.training.progress import Say
 Function = Callable[[Any], Any]
 
 
-def bind_retries(model: Any, train: BatchSequence, valid: BatchSequence | None, note: Path, say: Say) -> None:
+def bind_retries(model: Any, train: Feed, valid: Feed | None, note: Path, say: Say) -> None:
     """Let the train function of a prepared model do a step again that a device, of any rank, had no memory for.
 
     Args:
@@ -54,7 +54,7 @@ def _make_train_function(model: Any, steps: _Steps, force: bool = False) -> Func
 class _Steps:
     """The steps of a training, each computed until it is."""
 
-    def __init__(self, model: Any, train: BatchSequence, valid: BatchSequence | None, note: Path, say: Say) -> None:
+    def __init__(self, model: Any, train: Feed, valid: Feed | None, note: Path, say: Say) -> None:
         self._model = model
         self._train = train
         self._valid = valid

@@ -19,7 +19,7 @@ from dist_loader.devices.horovod import HorovodDevices
 from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
-from dist_loader.sequence.batch_sequence import BatchSequence
+from dist_loader.training.feed import Feed
 from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
 from dist_loader.training.prepare import prepare, prepared
@@ -106,8 +106,8 @@ class Strategy:
     def fit(
         self,
         model: keras.Model,
-        train: BatchSequence,
-        validation_data: BatchSequence | None = None,
+        train: Feed,
+        validation_data: Feed | None = None,
         epochs: int = 1,
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | str = "10min",
@@ -152,8 +152,9 @@ class Strategy:
         """
         for sequence in filter(None, (train, validation_data)):
             self._check(sequence)
-            if checkpoint_dir is not None and sequence.bad_samples.file is None:
-                sequence.bad_samples.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
+            bad = sequence.bad_samples
+            if checkpoint_dir is not None and bad is not None and bad.file is None:
+                bad.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
         checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
         return train_model(
             self.devices,
@@ -168,7 +169,7 @@ class Strategy:
             self.watchdog,
         )
 
-    def evaluate(self, model: keras.Model, sequence: BatchSequence, return_dict: bool = True) -> Any:
+    def evaluate(self, model: keras.Model, sequence: Feed, return_dict: bool = True) -> Any:
         """Loss and metrics of a compiled model over all samples of all ranks; every rank calls this alike.
 
         Returns:
@@ -197,7 +198,7 @@ class Strategy:
             sequence.read_ahead_to(sequence.epoch + 1)
             return model.evaluate(sequence, verbose=0, return_dict=return_dict, callbacks=watch.around([]))
 
-    def predict(self, model: keras.Model, sequence: BatchSequence, out_dir: str | Path | None = None) -> Any:
+    def predict(self, model: keras.Model, sequence: Feed, out_dir: str | Path | None = None) -> Any:
         """A model's outputs for every sample, each computed once; every rank calls this alike.
 
         Args:
@@ -225,7 +226,7 @@ class Strategy:
             if out_dir is not None:
                 save_outputs(numbers, outputs, Path(out_dir), self.world.rank)
                 return None
-            return in_index_order(self.devices, sequence, numbers, outputs)
+            return in_index_order(self.devices, numbers, outputs)
 
     def gather_logs(self, folder: str | Path) -> None:
         """Bring the other ranks' `rank-N.log` to rank 0's folder, where hosts do not share it; every rank calls this.
@@ -234,8 +235,8 @@ class Strategy:
         """
         gather_logs(self.devices.channel, Path(folder))
 
-    def _check(self, sequence: BatchSequence) -> None:
-        if not isinstance(sequence, BatchSequence):
+    def _check(self, sequence: Feed) -> None:
+        if not isinstance(sequence, Feed):
             raise ConfigError(f"expected a dist_loader sequence, got {type(sequence).__name__}")
         if (sequence.world, sequence.plan.replicas) != (self.world, self.replicas):
             raise ConfigError(

@@ -12,8 +12,8 @@ from typing import Any
 from dist_loader.atomic import write_whole
 from dist_loader.bad_samples.gathering import gather
 from dist_loader.devices import Devices
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.bound import Waits
+from dist_loader.training.feed import Feed
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Summary:
         launcher: "horovodrun", "mpirun", "mpiexec", "srun" or "none".
         world_size: processes.
         replicas: devices of each process.
-        samples: samples in the training index.
-        val_samples: samples in the validation index, if there is one.
+        samples: samples in an epoch of the training; of a stream, in the last one, and None if that did not end.
+        val_samples: samples of the validation, if there is one, in the same way.
         epochs: epochs trained, those before a resume included.
-        steps_per_epoch: optimizer updates in an epoch.
+        steps_per_epoch: optimizer updates in an epoch, in the same way.
         device_batch: samples that one device computes at once; with "auto", what was found in the end.
         global_batch: samples behind one update.
         learning_rate: the optimizer's, as it is at the end; of a schedule its settings, warm-up and scaling among them.
@@ -48,10 +48,10 @@ class Summary:
     launcher: str
     world_size: int
     replicas: int
-    samples: int
+    samples: int | None
     val_samples: int | None
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: int | None
     device_batch: int
     global_batch: int
     host_batch: int | str
@@ -87,9 +87,10 @@ class Summary:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def bad_samples_of_all(devices: Devices, sequences: Sequence[BatchSequence]) -> int:
+def bad_samples_of_all(devices: Devices, sequences: Sequence[Feed]) -> int:
     """How many samples no rank could read, which rank 0's file then lists; every rank calls this alike."""
-    return gather(devices.channel, [sequence.bad_samples for sequence in sequences], None)
+    known = [sequence.bad_samples for sequence in sequences if sequence.bad_samples is not None]
+    return gather(devices.channel, known, None)
 
 
 def _text(value: object) -> str:

@@ -16,8 +16,8 @@ import keras
 
 from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError, DistLoaderError
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.agreement import require_same
+from dist_loader.training.feed import Feed
 from dist_loader.watchdog import Limits, Meeting, Notes, Watch, last_words
 from dist_loader.watchdog.addresses import listener, local_addresses
 from dist_loader.watchdog.lines import End
@@ -64,7 +64,7 @@ class Watched:
 
 @contextmanager
 def watched(
-    devices: Devices, call: str, seconds: float | None, train: BatchSequence | None, other: BatchSequence | None
+    devices: Devices, call: str, seconds: float | None, train: Feed | None, other: Feed | None
 ) -> Iterator[Watched]:
     """Watch all ranks while they are in here. Every rank calls this alike; one rank alone is not watched.
 

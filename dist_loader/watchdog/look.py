@@ -31,17 +31,19 @@ class Look:
         if place.count != self._count:
             self._count, self._cpu = place.count, cpu
         seconds = max(0.0, now - place.since)
-        detail = ""
-        if place.doing in ("step", "first step") and self._notes.input is not None:
+        detail, doing = "", place.doing
+        if doing in ("step", "first step", "between") and self._notes.input is not None:
             detail = self._notes.input(place.stage, place.step) or ""
-        elif place.doing in ("callbacks", "preparing", "between") and seconds > _LONG:
+        if detail and doing == "between":
+            doing = "step"  # a stream is asked before Keras whether there is another
+        elif not detail and doing in ("callbacks", "preparing", "between") and seconds > _LONG:
             detail = where(self._notes.thread)
         return State(
             place.count,
             place.stage,
             place.epoch,
             place.step,
-            place.doing,
+            doing,
             round(seconds, 3),
             round(cpu - self._cpu, 3),
             printable(detail),

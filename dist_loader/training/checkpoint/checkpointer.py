@@ -13,13 +13,13 @@ import numpy as np
 
 from dist_loader.devices import Devices
 from dist_loader.keras_calls import start_epoch_at
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.checkpoint import snapshot
 from dist_loader.training.checkpoint.callback_states import CallbackStates
 from dist_loader.training.checkpoint.folder import Monitor
 from dist_loader.training.checkpoint.position import Every, Position
 from dist_loader.training.checkpoint.resume import Resumed, loader_state, put_back_metrics
 from dist_loader.training.checkpoint.writer import Writer
+from dist_loader.training.feed import Feed
 from dist_loader.training.progress import Say
 from dist_loader.training.signals import Interrupted, Signals
 from dist_loader.training.wishes import Wish, Wishes, granted
@@ -52,7 +52,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         devices: Devices,
-        train: BatchSequence,
+        train: Feed,
         wishes: Wishes,
         signals: Signals,
         resumed: Resumed,
@@ -98,7 +98,8 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
     # --- and is written down ---------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        before, self._position = self._position, Position(self._position.epoch, min(batch + 1, len(self._train)))
+        before, epoch = self._position, self._position.epoch
+        self._position = Position(epoch, min(batch + 1, self._train.steps_in(epoch) or batch + 1))
         self._note_requests()
         wishes = granted(self._wishes.mine()) if self._alone else self._wishes.agreed()
         self._leave_if_asked(wishes)
@@ -119,7 +120,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._trained_metrics = None
-        if self._position.step >= len(self._train):  # not when a callback stopped the training within it
+        if self._position.step == self._train.steps_in(epoch):  # not when a callback stopped the training within it
             self._position = Position(epoch + 1)
         self._save(logs)
         self._leave_if_asked(self._agreed_now())

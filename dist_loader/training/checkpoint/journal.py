@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ class Journal:
 
     Args:
         folder: of the checkpoints.
-        steps: in an epoch.
+        steps: of an epoch; None if they are not known, as those of a stream in an earlier run.
         facts: what is written beside each line: world size, global batch, seed.
     """
 
-    def __init__(self, folder: Path, steps: int, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, steps: Callable[[int], int | None], facts: dict[str, Any]) -> None:
         self._path = folder / _NAME
         self._steps = steps
         self._facts = facts
@@ -59,12 +59,12 @@ class Journal:
                 os.fsync(file.fileno())
 
     def _same(self, first: Position, end: Position) -> bool:
-        return first == end or (first == Position(end.epoch + 1) and end.step == self._steps)
+        return first == end or (first == Position(end.epoch + 1) and self._steps(end.epoch) in (end.step, None))
 
     def _lines(self, start: Position, end: Position) -> Iterator[str]:
         for epoch in range(start.epoch, end.epoch + 1):
             first = start.step if epoch == start.epoch else 0
-            steps = (end.step if epoch == end.epoch else self._steps) - first
+            steps = (end.step if epoch == end.epoch else self._steps(epoch) or 0) - first
             if steps > 0:
                 yield json.dumps({"epoch": epoch, "first": first, "steps": steps, **self._facts})
 

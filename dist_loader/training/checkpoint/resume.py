@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from dist_loader.devices import Devices
 from dist_loader.errors import CheckpointError, ConfigError, DistLoaderError
-from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.training.checkpoint import snapshot
 from dist_loader.training.checkpoint.folder import Folder
 from dist_loader.training.checkpoint.position import Position
+from dist_loader.training.feed import Feed
 from dist_loader.training.prepare import prepared
 from dist_loader.training.trace import told
 
@@ -41,15 +41,14 @@ class Resumed:
         return self.state is not None and bool(self.state["finished"])
 
 
-def loader_state(train: BatchSequence) -> dict[str, Any]:
+def loader_state(train: Feed) -> dict[str, Any]:
     """What the order of the samples follows from, together with a position; as JSON takes it."""
     plan = dataclasses.asdict(train.plan)
     facts = {name: value for name, value in plan.items() if name not in _MAY_CHANGE}
-    facts |= {"global_batch": train.plan.global_batch, "index fingerprint": train.samples.fingerprint}
-    return facts | {"order": "of the plan" if train.order is None else train.order.fingerprint}
+    return facts | {"global_batch": train.plan.global_batch, **train.fingerprints()}
 
 
-def resume(model: Any, train: BatchSequence, devices: Devices, folder: Folder | None) -> Resumed:
+def resume(model: Any, train: Feed, devices: Devices, folder: Folder | None) -> Resumed:
     """Give a prepared model what the last checkpoint holds; every rank calls this alike.
 
     Args:
@@ -88,7 +87,7 @@ def resume(model: Any, train: BatchSequence, devices: Devices, folder: Folder | 
     return Resumed(Position(*sent["position"]), sent["state"], own)
 
 
-def _compare(state: dict[str, Any], train: BatchSequence, folder: Folder) -> None:
+def _compare(state: dict[str, Any], train: Feed, folder: Folder) -> None:
     now = loader_state(train)
     for name, then in state["loader"].items():
         if name in now and now[name] != then:
@@ -98,11 +97,11 @@ def _compare(state: dict[str, Any], train: BatchSequence, folder: Folder) -> Non
             )
 
 
-def put_back_metrics(model: Any, train: BatchSequence, devices: Devices, resumed: Resumed) -> None:
+def put_back_metrics(model: Any, train: Feed, devices: Devices, resumed: Resumed) -> None:
     """Give a model's metrics what they had counted in the epoch that goes on, making them first if they are not."""
     now = prepared(model)
     assert now is not None
     assert resumed.state is not None
     with told(now.trace, over_world=False):
-        model._symbolic_build(data_batch=train[0])
+        model._symbolic_build(data_batch=train.example())
     snapshot.put_back_metrics(model, resumed.state, resumed.arrays, devices)

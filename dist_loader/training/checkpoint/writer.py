@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -107,12 +107,14 @@ class Writer:
 
 
 @contextmanager
-def writing(folder: Folder, steps: int, facts: dict[str, Any], start: Position, keep: int) -> Iterator[Writer]:
+def writing(
+    folder: Folder, steps: Callable[[int], int | None], facts: dict[str, Any], start: Position, keep: int
+) -> Iterator[Writer]:
     """A writer that goes on at a position, and is ended when all is written.
 
     Args:
         folder: of the checkpoints; there already.
-        steps: in an epoch.
+        steps: of an epoch; None if they are not known.
         facts: for the log of steps.
         start: where the training goes on.
         keep: how many checkpoints stay.

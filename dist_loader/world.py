@@ -6,9 +6,10 @@ and is a pure function of the environment.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dist_loader.errors import ConfigError
@@ -87,7 +88,7 @@ class World:
         launched = [family for family in (_horovod(env), _open_mpi(env), _mpich(env)) if family is not None]
         if launched:
             _require_agreement(launched)
-            return launched[0].world()
+            return replace(launched[0].world(), launcher=_who_started(launched, env))
         task = _slurm_task(env)
         return task.world() if task else cls(rank=0, size=1, local_rank=0, local_size=1)
 
@@ -109,6 +110,17 @@ class _Family:
     def __str__(self) -> str:
         # A family without local variables has two names, not four.
         return ", ".join(f"{name}={value}" for name, value in zip(self.names, self.values, strict=False))
+
+
+def _who_started(launched: Sequence[_Family], env: Mapping[str, str]) -> str:
+    """The launcher's name. Horovod's variables are also those that `dist-loader launch` gives to ranks of others."""
+    if len(launched) > 1:
+        return launched[1].launcher
+    with contextlib.suppress(ConfigError):  # nonsense of a task around the launcher is no matter
+        task = _slurm_task(env)
+        if task is not None and task.values[:2] == launched[0].values[:2]:
+            return task.launcher
+    return launched[0].launcher
 
 
 def _horovod(env: Mapping[str, str]) -> _Family | None:

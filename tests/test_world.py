@@ -154,6 +154,12 @@ class TestDetect:
             == ALONE
         )
 
+    @pytest.mark.parametrize(("around", "launcher"), [(open_mpi(), "mpirun"), (slurm(), "srun")])
+    def test_ranks_that_meet_by_gloo_under_another_launcher(self, around, launcher):
+        world = World.detect(horovod() | around)
+        assert (world.rank, world.size, world.launcher) == (1, 4, launcher)
+        assert World.detect(horovod() | slurm(rank=0, size=1, local_rank=0, per_node="1")).launcher == "horovodrun"
+
     def test_horovodrun_over_mpi_is_told_from_mpirun(self):
         added = {  # read off the environment of a rank under `horovodrun --mpi`, Horovod 0.28.1
             "OMPI_MCA_btl": "^openib",

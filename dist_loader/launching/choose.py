@@ -69,14 +69,22 @@ def choose_launcher(request: Request, hosts: Hosts, env: Mapping[str, str]) -> t
         if (request.wish.ranks or 1) != 1 or hosts.source in ("-H", request.hostfile):
             raise ConfigError("--with local is one process on this machine; leave out -np, -H and --hostfile")
         return "local", ""
-    if control == "gloo" and name != "horovodrun":
-        raise ConfigError(f"--gloo needs --with horovodrun: ranks of {name} find each other by MPI")
     program = find_program(name, env)
     if program is None:
         raise ConfigError(f"{name} is neither on PATH nor beside {sys.executable}")
     if name == "horovodrun":
         return ("horovodrun-mpi" if control == "mpi" else "gloo"), program
     return ("srun" if name == "srun" else "mpirun"), program
+
+
+def meets_by_gloo(launcher: Launcher, mpi: Mpi | None, control: str | None) -> bool:
+    """Whether `launch` itself tells the ranks where they meet.
+
+    By default where MPI would have to fit: srun's PMI, or an MPICH, with the MPI that Horovod was built with.
+    """
+    if launcher == "srun" or (launcher == "mpirun" and mpi == "MPICH"):
+        return control != "mpi"
+    return launcher == "mpirun" and control == "gloo"
 
 
 def what_to_run(script: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
@@ -95,14 +103,14 @@ def what_to_run(script: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...
     return tuple(script)
 
 
-def which_mpi(program: str, launcher: Launcher, env: Mapping[str, str]) -> Mpi | None:
-    """Whose mpirun will be called; None if none.
+def which_mpi(program: str, launcher: Launcher, env: Mapping[str, str]) -> tuple[Mpi | None, str]:
+    """Whose mpirun will be called, and the folder that this MPI is in; None and "" if none is.
 
     Raises:
         ConfigError: it is missing, does not work, or is one that is not known here.
     """
     if launcher not in ("mpirun", "horovodrun-mpi"):
-        return None
+        return None, ""
     mpirun = program if launcher == "mpirun" else find_program("mpirun", env)
     if mpirun is None:
         raise ConfigError(f"horovodrun --mpi calls mpirun, which is neither on PATH nor beside {sys.executable}")
@@ -110,7 +118,7 @@ def which_mpi(program: str, launcher: Launcher, env: Mapping[str, str]) -> Mpi |
         said = subprocess.run([mpirun, "--version"], capture_output=True, text=True, timeout=20, check=False, env=env)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{mpirun} --version does not work: {error}") from error
-    return mpi_of(said.stdout + said.stderr)
+    return mpi_of(said.stdout + said.stderr), str(Path(mpirun).absolute().parents[1])
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str | None:

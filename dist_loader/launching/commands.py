@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -35,6 +36,7 @@ class Job:
         launcher: "gloo" is horovodrun with Gloo, "horovodrun-mpi" is horovodrun that calls mpirun.
         program: the launcher's program, as found on PATH; empty for "local".
         mpi: whose mpirun it is; None where none is called.
+        prefix: the folder of that MPI's bin, lib and so on, for horovodrun to tell mpirun; empty if not known.
         ranks: how many processes.
         hosts: each with its slots.
         rank_command: what each rank runs.
@@ -43,6 +45,8 @@ class Job:
         oversubscribe: more ranks than slots are wanted.
         as_root: this user is root, for which Open MPI wants to be told so.
         options: of the launcher, handed on as they are.
+        gloo: the ranks of mpirun or srun meet by Gloo, with the help of `launch`.
+        cores: of each rank, for srun, which from Slurm 22.05 on does not take this from the job around it.
     """
 
     launcher: Launcher
@@ -56,6 +60,9 @@ class Job:
     oversubscribe: bool = False
     as_root: bool = False
     options: tuple[str, ...] = ()
+    gloo: bool = False
+    prefix: str = ""
+    cores: str | None = None
 
 
 def command(job: Job) -> list[str]:
@@ -82,7 +89,9 @@ def _horovodrun(job: Job) -> list[str]:
         if job.mpi == "Open MPI 5":  # which does not know horovodrun's own spelling, with one dash
             done.append("--binding-args=--bind-to none --map-by slot")
         if job.mpi != "MPICH":
-            done.append(f"--mpi-args={' '.join(_keepalive(job))}")
+            # By its whole path, mpirun would tell the other hosts where it lies; horovodrun calls it by its name.
+            prefix = ["--prefix", shlex.quote(job.prefix)] if job.prefix else []
+            done.append(f"--mpi-args={' '.join([*_keepalive(job), *prefix])}")
     return [*done, *job.options, *job.rank_command]
 
 
@@ -126,8 +135,11 @@ def _mpich(job: Job) -> list[str]:
 def _srun(job: Job) -> list[str]:
     most = max(host.slots or 1 for host in job.hosts)
     done = [job.program, f"--nodes={len(job.hosts)}", f"--ntasks={job.ranks}", f"--ntasks-per-node={most}"]
-    done += [f"--nodelist={','.join(host.name for host in job.hosts)}", "--mpi=pmix", "--cpu-bind=none"]
-    done += ["--kill-on-bad-exit=1", "--label"]
+    done += [f"--nodelist={','.join(host.name for host in job.hosts)}", "--mpi=none" if job.gloo else "--mpi=pmix"]
+    # --export: a job submitted with --export=NONE would hand that on.
+    done += ["--cpu-bind=none", "--kill-on-bad-exit=1", "--label", "--export=ALL"]
+    if job.cores is not None:
+        done.append(f"--cpus-per-task={job.cores}")
     if job.oversubscribe:
         done.append("--overcommit")
     return [*done, *job.options, *job.rank_command]
@@ -168,15 +180,25 @@ def mpi_of(version: str) -> Mpi:
     raise ConfigError(f"mpirun is neither Open MPI 4 or 5 nor MPICH (it says {first!r}); use --with horovodrun --gloo")
 
 
-def rank_command(python: str, script: Sequence[str], log_dir: str | None) -> tuple[str, ...]:
+def rank_command(
+    python: str, script: Sequence[str], log_dir: str | None, gloo: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """What each rank runs: the script under `dist_loader.launching.rank`, which tells how it ended.
 
     The arguments go through launchers and shells. Those that one of them would change (mpirun and srun take ":" for
     the start of another program; some lose empty arguments or line breaks) travel as one JSON text.
+
+    Args:
+        python: the Python that runs it.
+        script: with its arguments.
+        log_dir: for what the ranks write.
+        gloo: the ranks meet by Gloo with the help of `launch`, over these network interfaces, or the one towards it.
     """
     done = [python, "-m", "dist_loader.launching.rank"]
     if log_dir is not None:
         done.append(f"--log-dir={log_dir}")
+    if gloo is not None:
+        done.append(f"--gloo={gloo[0]}" if gloo else "--gloo")
     if all(re.fullmatch(r"[ -~]+", part) and part != ":" for part in script):
         return (*done, "--", *script)
     return (*done, f"--json={json.dumps(list(script))}")

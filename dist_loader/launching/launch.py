@@ -17,6 +17,7 @@ from dist_loader.launching.choose import Request, what_to_run
 from dist_loader.launching.commands import rank_command
 from dist_loader.launching.hosts import find_hosts
 from dist_loader.launching.machine import count_cores, count_gpus, is_here
+from dist_loader.launching.meeting import Store
 from dist_loader.launching.messages import VARIABLE
 from dist_loader.launching.probe import Answer, ask
 from dist_loader.launching.signals import Signals
@@ -46,7 +47,7 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
     hosts = find_hosts(request.hosts, request.hostfile, env)
     starter = Starter.chosen(request, hosts, env)
     launcher = starter.launcher
-    script = rank_command(sys.executable, what_to_run(request.script, env), request.log_dir)
+    script = rank_command(sys.executable, what_to_run(request.script, env), request.log_dir, starter.meets_on)
     away = [host.name for host in hosts.hosts if not is_here(host.name)]
     # A batch system knows its hosts, and need not allow ssh to them.
     to_ask = [] if hosts.allocated or launcher in ("local", "srun") else away
@@ -80,7 +81,7 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
             callers = [host.name for host in start.hosts if host.name in away]
             told = {**env, "DIST_LOADER_RESTARTS": str(restarts)}
             more = partial(_could_grow, start, sized, first, request, env) if start.ranks < first else None
-            ended = _run(arguments, told, request, signals, callers, start, more)
+            ended = _run(arguments, told, request, signals, callers, start, more, gloo=starter.gloo)
             if not ended.for_more:
                 failures = 1 if ended.seconds >= GOOD_RUN else failures + 1
             if not may_go_on(ended, failures, request.restarts, hosts.allocated):
@@ -171,8 +172,10 @@ def _run(
     callers: Sequence[str],
     start: _Start,
     more_hosts: Callable[[], bool] | None,
+    *,
+    gloo: bool,
 ) -> Ended:
-    switchboard = Switchboard(callers, start.ranks)
+    switchboard = Switchboard(callers, start.ranks, Store(everywhere=bool(callers)) if gloo else None)
     # horovodrun itself imports TensorFlow, whose start-up notes are no news.
     told = {"TF_CPP_MIN_LOG_LEVEL": "2", **env, VARIABLE: switchboard.address()}
     folder = tempfile.mkdtemp(prefix="dist_loader-launch-")

@@ -1,4 +1,4 @@
-"""What every rank is started as: `python -m dist_loader.launching.rank [--log-dir=DIR] -- COMMAND...`.
+"""What every rank is started as: `python -m dist_loader.launching.rank [--log-dir=DIR] [--gloo[=IF]] -- COMMAND...`.
 
 It runs the command as its child, hands signals on to it, tells the launcher how it ended, and leaves nothing of it
 behind. When the launcher is gone, the command is ended too. Without a launcher that listens (a command that was copied
@@ -25,13 +25,15 @@ from typing import IO, TYPE_CHECKING, Any
 from dist_loader.ending import ENDED_BY_ANOTHER
 from dist_loader.errors import ConfigError
 from dist_loader.launching.keeper import Keeper, end_session, end_with
+from dist_loader.launching.machine import interface_of
+from dist_loader.launching.meeting import way
 from dist_loader.launching.messages import CAUSE, RANK_WAITS, VARIABLE, Inbox, encode, make_lively, read_address
 from dist_loader.launching.output import Relay
-from dist_loader.launching.signals import Signals
+from dist_loader.launching.signals import STOPPING, Signals
 from dist_loader.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 CONNECTING = 20.0  # seconds for all of the launcher's addresses together
 GENTLE = 5.0  # between SIGTERM and SIGKILL, when the launcher is gone
@@ -44,6 +46,7 @@ class Options:
 
     command: tuple[str, ...]
     log_dir: str | None = None
+    gloo: str | None = None  # the ranks meet by Gloo, on this network interface, or "" for the one towards the launcher
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,24 +59,29 @@ def main(argv: Sequence[str]) -> int:
     with Signals() as signals:
         try:
             launcher = _connect(world)
+            inbox = Inbox()
+            told = {} if options.gloo is None else _meet(launcher, inbox, signals, options.gloo)
         except OSError as error:
             return _complain(f"rank {world.rank} on {socket.gethostname()}: {error}", 1)
-        return _run(options, world, launcher, signals)
+        return told if isinstance(told, int) else _run(options, world, launcher, inbox, signals, told)
 
 
 def read_options(argv: Sequence[str]) -> Options:
     """The arguments, of which all behind the first "--" is the command, or one is all of it as JSON."""
-    log_dir = None
+    log_dir = gloo = None
     for number, word in enumerate(argv):
         if word == "--":
-            return Options(tuple(argv[number + 1 :]), log_dir)
+            return Options(tuple(argv[number + 1 :]), log_dir, gloo)
         key, _, value = word.partition("=")
         if key == "--json":
-            return Options(tuple(json.loads(value)), log_dir)
-        if key != "--log-dir":
+            return Options(tuple(json.loads(value)), log_dir, gloo)
+        if key == "--log-dir":
+            log_dir = value
+        elif key == "--gloo":
+            gloo = value
+        else:
             break
-        log_dir = value
-    raise SystemExit("usage: python -m dist_loader.launching.rank [--log-dir=DIR] -- COMMAND...")
+    raise SystemExit("usage: python -m dist_loader.launching.rank [--log-dir=DIR] [--gloo[=INTERFACE]] -- COMMAND...")
 
 
 def _connect(world: World) -> socket.socket | None:
@@ -100,7 +108,45 @@ def _connect(world: World) -> socket.socket | None:
     raise OSError(f"cannot reach the launcher at {', '.join(failures)}: it has ended, or a firewall is in between")
 
 
-def _run(options: Options, world: World, launcher: socket.socket | None, signals: Signals) -> int:
+def _meet(launcher: socket.socket | None, inbox: Inbox, signals: Signals, interface: str) -> dict[str, str] | int:
+    """What Horovod must know to meet the other ranks by Gloo, once all have called the launcher; or an exit code.
+
+    Raises:
+        OSError: the launcher is not there, or is gone.
+    """
+    if launcher is None:
+        raise OSError(f"--gloo: {VARIABLE} is not set; ranks meet where `dist-loader launch` tells them")
+    with selectors.DefaultSelector() as selector:
+        selector.register(signals, selectors.EVENT_READ)
+        selector.register(launcher, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            stopping = [number for number in signals.arrived() if number in STOPPING]
+            piece = _receive(launcher) if launcher in ready else None
+            orders = inbox.feed(piece) if piece else []
+            if stopping or any("end" in order or order.get("signal") in STOPPING for order in orders):
+                _tell(launcher, {"signal": int(signal.SIGTERM), "seconds": 0.0})
+                return 128 + signal.SIGTERM
+            if piece == b"":
+                raise OSError("the launcher has ended")
+            for order in orders:
+                if "meet" in order:
+                    here = launcher.getsockname()[0]
+                    name = interface or os.environ.get("HOROVOD_GLOO_IFACE") or interface_of(here)
+                    if name is None:
+                        raise OSError(f"no network interface has the address {here}; say which: --network-interfaces")
+                    told = {**order["meet"], **way(launcher.getpeername()[0], order["port"], name)}
+                    return {"NCCL_SOCKET_IFNAME": os.environ.get("NCCL_SOCKET_IFNAME", name), **told}
+
+
+def _run(
+    options: Options,
+    world: World,
+    launcher: socket.socket | None,
+    inbox: Inbox,
+    signals: Signals,
+    told: Mapping[str, str],
+) -> int:
     folder = tempfile.mkdtemp(prefix=f"dist_loader-rank-{world.rank}-")
     keeper = Keeper(folder, gentle=1.0)
     started = time.monotonic()
@@ -112,7 +158,7 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
         output = log or (None if alone else subprocess.PIPE)
         child = subprocess.Popen(
             options.command,
-            env=_environment(folder),
+            env={**_environment(folder), **told},
             stdout=output,
             stderr=subprocess.STDOUT if log else output,
             start_new_session=True,  # so that the keeper finds all of it
@@ -124,7 +170,7 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
         return _complain(f"rank {world.rank} on {socket.gethostname()}: cannot run {options.command[0]!r}: {error}", 2)
     keeper.watch(child.pid)
     relays = [Relay(pipe, descriptor) for pipe, descriptor in ((child.stdout, 1), (child.stderr, 2)) if pipe]
-    code = _watch(child, launcher, signals)
+    code = _watch(child, launcher, inbox, signals)
     end_session(child.pid, gentle=0.0)  # what the command started and left behind
     seconds = time.monotonic() - started
     for relay in relays:
@@ -138,12 +184,11 @@ def _run(options: Options, world: World, launcher: socket.socket | None, signals
     return code if code >= 0 else 128 - code
 
 
-def _watch(child: subprocess.Popen[bytes], launcher: socket.socket | None, signals: Signals) -> int:
+def _watch(child: subprocess.Popen[bytes], launcher: socket.socket | None, inbox: Inbox, signals: Signals) -> int:
     """Hand signals on until the command has ended; its return code."""
     parent = os.getppid()
     sent: dict[int, float] = {}
     deadline: float | None = None  # when the command is made to end
-    inbox = Inbox()
 
     def hand_on(number: int) -> None:
         now = time.monotonic()

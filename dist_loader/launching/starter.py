@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dist_loader.launching.choose import Request, choose_launcher, which_mpi
+from dist_loader.launching.choose import Request, choose_launcher, meets_by_gloo, which_mpi
 from dist_loader.launching.commands import Job, command, exported
 from dist_loader.launching.messages import VARIABLE
 
@@ -29,6 +29,7 @@ class Starter:
         program: the launcher's path; empty for "local".
         mpi: whose mpirun is called; None if none.
         env: the environment.
+        prefix: the folder of that MPI; empty if none is called.
     """
 
     request: Request
@@ -36,6 +37,17 @@ class Starter:
     program: str
     mpi: Mpi | None
     env: Mapping[str, str]
+    prefix: str = ""
+
+    @property
+    def gloo(self) -> bool:
+        """Whether this program tells the ranks where they meet; horovodrun does so by itself."""
+        return meets_by_gloo(self.launcher, self.mpi, self.request.control)
+
+    @property
+    def meets_on(self) -> tuple[str, ...] | None:
+        """For `rank_command`: the interfaces on which the ranks meet, if this program tells them where."""
+        return self.request.interfaces if self.gloo else None
 
     @classmethod
     def chosen(cls, request: Request, hosts: Hosts, env: Mapping[str, str]) -> Starter:
@@ -45,7 +57,8 @@ class Starter:
             ConfigError: it is not installed, or cannot do what was asked for.
         """
         launcher, program = choose_launcher(request, hosts, env)
-        return cls(request, launcher, program, which_mpi(program, launcher, env), env)
+        mpi, prefix = which_mpi(program, launcher, env)
+        return cls(request, launcher, program, mpi, env, prefix)
 
     def command(
         self, what: Sequence[str], ranks: int, on: Sequence[Host], interfaces: Sequence[str], told: Sequence[str] = TOLD
@@ -72,5 +85,8 @@ class Starter:
                 oversubscribe=self.request.wish.oversubscribe,
                 as_root=os.geteuid() == 0,
                 options=self.request.options,
+                gloo=self.gloo,
+                prefix=self.prefix,
+                cores=self.env.get("SLURM_CPUS_PER_TASK"),
             )
         )

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from dist_loader.ending import ENDED_BY_ANOTHER
 from dist_loader.launching.machine import address_towards
+from dist_loader.launching.meeting import places
 from dist_loader.launching.messages import CAUSE, LAUNCHER_WAITS, Inbox, address_text, encode, make_lively
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from dist_loader.launching.meeting import Store
 
 LOST = 1.0  # seconds that a rank which is gone without a word waits for another's word, which would be the cause
 
@@ -60,9 +63,10 @@ class Switchboard:
     Args:
         hosts: names of the other machines that ranks will call from; none: only this machine can call.
         ranks: how many will call.
+        store: where they meet by Gloo, which each is told when all have called; None: they need no help.
     """
 
-    def __init__(self, hosts: Iterable[str], ranks: int) -> None:
+    def __init__(self, hosts: Iterable[str], ranks: int, store: Store | None = None) -> None:
         self._secret = secrets.token_hex(16)
         addresses = sorted({address for host in hosts if (address := address_towards(host))})
         self._listener = socket.create_server(("" if addresses else "127.0.0.1", 0), backlog=1024)
@@ -70,6 +74,7 @@ class Switchboard:
         self._port: int = self._listener.getsockname()[1]
         self._addresses = addresses or ["127.0.0.1"]
         self._ranks = ranks
+        self._store = store
         self._lines: dict[socket.socket, _Line] = {}
         self._joined: set[int] = set()
         self._ends: dict[int, RankEnd] = {}
@@ -133,6 +138,8 @@ class Switchboard:
 
     def close(self) -> None:
         """Hang up. A rank whose script still runs ends it."""
+        if self._store is not None:
+            self._store.close()
         for line in list(self._lines.values()):
             self._drop(line)
         self._selector.unregister(self._listener)
@@ -182,6 +189,16 @@ class Switchboard:
         self._joined.add(rank)
         for order in self._orders:
             self._send(line, order)
+        if self._store is not None and self.complete:
+            self._introduce_all(self._store)
+
+    def _introduce_all(self, store: Store) -> None:
+        """Tell the ranks who they are and where they meet."""
+        told = places({line.rank: line.host for line in self._lines.values() if line.rank is not None})
+        store.expect(told)
+        for line in self._lines.values():
+            if line.rank is not None:
+                self._send(line, {"meet": told[line.rank], "port": store.port})
 
     def _send(self, line: _Line, order: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # it is gone, which will be heard

@@ -29,6 +29,7 @@ class Plan:
         data: what was asked for; None: nothing.
         here: names of hosts that are this machine.
         trains: it is a training with Horovod for sure.
+        gloo: the ranks of mpirun or srun meet by Gloo all the same.
     """
 
     launcher: Launcher
@@ -40,11 +41,12 @@ class Plan:
     data: str | None = None
     here: tuple[str, ...] = ()
     trains: bool = False
+    gloo: bool = False
 
     @property
     def mpi(self) -> bool:
         """Whether the ranks find each other by MPI."""
-        return self.launcher in ("horovodrun-mpi", "mpirun", "srun")
+        return self.launcher in ("horovodrun-mpi", "mpirun", "srun") and not self.gloo
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def compare(heard: Mapping[str, Heard], plan: Plan) -> list[Cell]:
     if not facts:
         return cells
     cells += software.versions(facts, needed=plan.trains)
-    cells += software.mpi(facts) if plan.mpi else software.gloo(facts) if plan.launcher == "gloo" else []
+    cells += software.mpi(facts) if plan.mpi else software.gloo(facts) if plan.gloo or plan.launcher == "gloo" else []
     cells += machines.gpus(facts, plan.ranks, oversubscribe=plan.oversubscribe)
     cells += machines.files(facts, plan.folder, plan.script)
     cells += machines.data(facts, plan.data)

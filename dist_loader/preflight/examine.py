@@ -54,6 +54,7 @@ class Subject:
         return Plan(
             launcher=self.starter.launcher,
             ranks=ranks,
+            gloo=self.starter.gloo,
             oversubscribe=self.starter.request.wish.oversubscribe,
             interfaces=self.starter.request.interfaces,
             folder=wanted.folder,
@@ -86,10 +87,10 @@ def add_one_number(
     """The allreduce, and its cell of the table."""
     starter = subject.starter
     callers = [host.name for host in hosts if host.name not in subject.here]
-    command = starter.command(program(), ranks, hosts, interfaces)
+    command = starter.command(program(starter.meets_on), ranks, hosts, interfaces)
     if starter.launcher in ("gloo", "horovodrun-mpi") and Path(command[0]).parent == Path(sys.executable).parent:
         command = [sys.executable, "-m", "dist_loader.preflight.horovodrun", *command[1:]]
-    tried = attempt(command, starter.env, signals, callers, ranks)
+    tried = attempt(command, starter.env, signals, callers, ranks, gloo=starter.gloo)
     how = {"gloo": "horovodrun --gloo", "horovodrun-mpi": "horovodrun --mpi"}.get(starter.launcher, starter.launcher)
     text = f"{ranks} ranks by {how}"
     if tried.problem is None:

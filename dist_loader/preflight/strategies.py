@@ -106,11 +106,9 @@ def _srun(facts: Facts, programs: Mapping[str, str | None], slurm: str | None) -
         return missing
     if slurm is None:
         return "no allocation of Slurm here: sbatch or salloc first"
-    if facts.horovod.mpi is None:
-        return f"Horovod has no MPI: install one, and then {BUILD}"
-    if "pmix" not in slurm:
-        return "this Slurm has no PMIx (srun --mpi=list): use --with mpirun, or --launcher-args=--mpi=pmi2"
-    return None
+    if facts.horovod.gloo or (facts.horovod.mpi and "pmix" in slurm):
+        return None
+    return f"Horovod has no Gloo, so this Slurm has to have PMIx, and has not (srun --mpi=list): {BUILD}"
 
 
 def lines(found: Sequence[Way]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dist_loader.errors import ConfigError
 from dist_loader.launching.commands import rank_command
+from dist_loader.launching.meeting import Store
 from dist_loader.launching.messages import VARIABLE
 from dist_loader.launching.supervise import supervise
 from dist_loader.launching.switchboard import Switchboard
@@ -43,9 +44,10 @@ class Tried:
     stopped_by: signal.Signals | None = None
 
 
-def program(bound: float = BOUND) -> tuple[str, ...]:
-    """What each rank runs."""
-    return rank_command(sys.executable, (sys.executable, "-m", "dist_loader.preflight.allreduce", f"{bound:g}"), None)
+def program(meets_on: Sequence[str] | None = None, bound: float = BOUND) -> tuple[str, ...]:
+    """What each rank runs; with the answer of `Starter.meets_on`."""
+    script = (sys.executable, "-m", "dist_loader.preflight.allreduce", f"{bound:g}")
+    return rank_command(sys.executable, script, None, meets_on)
 
 
 def attempt(
@@ -55,6 +57,8 @@ def attempt(
     callers: Sequence[str],
     ranks: int,
     bound: float = BOUND,
+    *,
+    gloo: bool = False,
 ) -> Tried:
     """Run it.
 
@@ -65,11 +69,12 @@ def attempt(
         callers: other machines that ranks are on.
         ranks: how many.
         bound: seconds until all of them have been started, and again until they are done.
+        gloo: this program tells the ranks where they meet.
 
     Raises:
         ConfigError: the launcher cannot be started.
     """
-    switchboard = Switchboard(callers, ranks)
+    switchboard = Switchboard(callers, ranks, Store(everywhere=bool(callers)) if gloo else None)
     told = {"TF_CPP_MIN_LOG_LEVEL": "2", **env, VARIABLE: switchboard.address(), "DIST_LOADER_RESTARTS": "0"}
     folder = tempfile.mkdtemp(prefix="dist_loader-preflight-")
     said: list[str] = []

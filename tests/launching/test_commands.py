@@ -117,6 +117,9 @@ def test_horovodrun() -> None:
     assert "--mpi" in four
     assert any(word.startswith("--mpi-args=--mca oob_tcp_keepalive_time 5") for word in four)
     assert "--binding-args=--bind-to none --map-by slot" in five
+    # Called by its name alone, as horovodrun does it, an mpirun from pip is not found whole on the other hosts.
+    placed = command(replace(gloo, launcher="horovodrun-mpi", mpi="Open MPI 4", prefix="/opt/my mpi"))
+    assert any(word.endswith(" --prefix '/opt/my mpi'") for word in placed if word.startswith("--mpi-args="))
     assert any(word.startswith("--mpi-args=--prtemca oob_tcp_keepalive_time 5") for word in five)
 
 
@@ -124,9 +127,11 @@ def test_srun() -> None:
     arguments = command(replace(JOB, launcher="srun", program="srun", options=("--gpus-per-task=1",)))
     assert shlex.join(arguments) == (
         "srun --nodes=2 --ntasks=4 --ntasks-per-node=2 --nodelist=a,b --mpi=pmix --cpu-bind=none --kill-on-bad-exit=1 "
-        "--label --gpus-per-task=1 python train.py"
+        "--label --export=ALL --gpus-per-task=1 python train.py"
     )
     assert "--overcommit" in command(replace(JOB, launcher="srun", oversubscribe=True))
+    assert "--cpus-per-task=8" in command(replace(JOB, launcher="srun", cores="8"))
+    assert {"--mpi=none"} == {word for word in command(replace(JOB, launcher="srun", gloo=True)) if "--mpi" in word}
 
 
 def test_which_variables_the_ranks_get() -> None:

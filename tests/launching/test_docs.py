@@ -40,6 +40,14 @@ def test_dry_runs(
     assert out.replace(str(tmp_path), "/home/me/.venv/bin") == f"{printed}\n"
 
 
+def test_the_table_of_recipes() -> None:
+    table = (Path(__file__).parents[2] / "launch" / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"dist-loader launch [^`'|]*(?:'[^'|]*'[^`'|]*)*launch/train.py[^`'|]*", table)
+    assert len(shown) >= 5
+    for typed in shown:
+        assert request(shlex.split(typed)[2:]).script == ("launch/train.py", "--data", "photos/train")
+
+
 def test_it_shows_some() -> None:
     assert len(DRY) == 3
     assert len(SHOWN) >= 6

@@ -73,7 +73,7 @@ def test_the_first_that_fails_is_named_and_its_code_is_the_jobs(start: Callable[
     ended = start("always", "7").wait()
     assert ended.code == 7
     assert re.search(
-        r"^dist-loader: rank 1 on \S+ ended with exit code 7 after 0\.\d s, the first to fail$", ended.err, re.M
+        r"^dist-loader: rank 1 on \S+ ended with exit code 7 after \d+\.\d s, the first to fail$", ended.err, re.M
     )
     assert ended.left() == []
 
@@ -245,7 +245,6 @@ def test_restarts_are_counted_and_not_for_what_they_cannot_mend(
         (["missing.py"], "no script 'missing.py'"),
         (["nosuchprogram"], "neither a script"),
         (["--with", "local", "-np", "2", "script.py"], "one process"),
-        (["--with", "mpirun", "--gloo", "script.py"], "--gloo needs --with horovodrun"),
         (["-np", "0", "script.py"], "at least 1"),
         (["--grace", "soon", "script.py"], "seconds"),
         ([], "SCRIPT is missing"),

@@ -27,11 +27,11 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def rank(folder: Path, address: str, code: str) -> subprocess.Popen[str]:
+def rank(folder: Path, address: str, code: str, *options: str) -> subprocess.Popen[str]:
     place = {f"OMPI_COMM_WORLD_{name}": "1" for name in ("RANK", "LOCAL_RANK")}
     place |= {f"OMPI_COMM_WORLD_{name}": "2" for name in ("SIZE", "LOCAL_SIZE")}
     return subprocess.Popen(
-        [sys.executable, "-m", "dist_loader.launching.rank", "--", sys.executable, "-c", code],
+        [sys.executable, "-m", "dist_loader.launching.rank", *options, "--", sys.executable, "-c", code],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), VARIABLE: address, **place},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -82,3 +82,29 @@ def test_without_its_launcher_it_does_not_start(tmp_path: Path) -> None:
     assert (watched.returncode, out) == (1, "")
     assert "dist-loader: rank 1 on " in err
     assert "cannot reach the launcher at 127.0.0.1:1 (Connection refused)" in err
+
+
+@pytest.mark.parametrize("end", ["signal", "order", "gone"])
+def test_while_it_waits_to_be_told_where_the_ranks_meet(listener: socket.socket, tmp_path: Path, end: str) -> None:
+    """The script is not started, and a job that is ended while ranks are still missing ends at once."""
+    watched = rank(tmp_path, address_text("secret", [listener.getsockname()]), SLEEPS, "--gloo")
+    with introduced(listener) as (connection, hear):
+        hear()
+        if end == "signal":
+            watched.send_signal(signal.SIGTERM)
+        elif end == "order":
+            connection.sendall(encode({"end": 5}))
+        if end != "gone":
+            assert hear()["signal"] == signal.SIGTERM
+    out, err = watched.communicate(timeout=20)
+    assert (watched.returncode, out) == (1 if end == "gone" else 143, "")
+    assert ("the launcher has ended" in err) == (end == "gone")
+
+
+def test_ranks_that_meet_by_gloo_need_their_launcher(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop(VARIABLE, None)
+    command = [sys.executable, "-m", "dist_loader.launching.rank", "--gloo", "--", "true"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert "`dist-loader launch` tells them" in done.stderr

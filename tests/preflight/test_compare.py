@@ -204,6 +204,7 @@ def test_a_table_has_a_mark_and_never_a_line_too_long() -> None:
     assert "\033[31m! 2" in table(many, color=True)
 
 
+NO_GLOO = {"horovod": replace(HOROVOD, gloo=False)}
 PROGRAMS = {"horovodrun": "/bin/horovodrun", "mpirun": "/bin/mpirun", "srun": None}
 
 
@@ -213,8 +214,9 @@ PROGRAMS = {"horovodrun": "/bin/horovodrun", "mpirun": "/bin/mpirun", "srun": No
         ({}, PROGRAMS, None, "single mirrored gloo mpi mpirun", "srun is not on PATH"),
         ({"usable": 0, "gpus": ()}, PROGRAMS, None, "single gloo mpi mpirun", "here are 0"),
         ({}, {**PROGRAMS, "srun": "/bin/srun"}, None, "single mirrored gloo mpi mpirun", "no allocation"),
-        ({}, {**PROGRAMS, "srun": "/bin/srun"}, "none pmi2", "single mirrored gloo mpi mpirun", "no PMIx"),
-        ({}, {**PROGRAMS, "srun": "/bin/srun"}, "pmix", "single mirrored gloo mpi mpirun srun", ""),
+        ({}, {**PROGRAMS, "srun": "/bin/srun"}, "none pmi2", "single mirrored gloo mpi mpirun srun", ""),
+        (NO_GLOO, {**PROGRAMS, "srun": "/bin/srun"}, "none pmi2", "single mirrored mpi mpirun", "has to have PMIx"),
+        (NO_GLOO, {**PROGRAMS, "srun": "/bin/srun"}, "pmix", "single mirrored mpi mpirun srun", ""),
         ({}, {}, None, "single mirrored", "horovodrun is not on PATH"),
         ({"horovod": None}, PROGRAMS, None, "single mirrored", "python launch/install_horovod.py builds it"),
         ({"horovod": replace(HOROVOD, tensorflow="2.20.0")}, PROGRAMS, None, "single mirrored", "not 2.21.0"),

@@ -140,23 +140,23 @@ def train(args: argparse.Namespace) -> None:
 
 
 def build(name: str, shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """A model from uint8 images to class probabilities: "small", or one of keras.applications, from scratch."""
+    """A model from uint8 images to class probabilities: small, plain, or one of keras.applications, from scratch."""
     import keras
     from keras import layers
 
     images = keras.Input(shape, dtype="uint8")
-    if name == "small":
+    if name in ("small", "plain"):  # plain: nothing in it depends on how many ranks a batch is divided between
         x = layers.Rescaling(1 / 127.5, offset=-1)(images)
         for filters in (16, 32, 64):
-            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-            x = layers.BatchNormalization(momentum=0.9)(x)
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=name == "plain")(x)
+            x = layers.BatchNormalization(momentum=0.9)(x) if name == "small" else x
             x = layers.Activation("relu")(x)
             x = layers.MaxPooling2D(padding="same")(x)
         x = layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
         return keras.Model(images, layers.Activation("softmax", dtype="float32")(x), name=name)
     known = {known.lower(): known for known in dir(keras.applications) if known[0].isupper()}
     if name.lower() not in known:
-        raise dl.ConfigError(f"no model {name!r}; there are: small, {', '.join(sorted(known.values()))}")
+        raise dl.ConfigError(f"no model {name!r}; there are: small, plain, {', '.join(sorted(known.values()))}")
     try:
         network = getattr(keras.applications, known[name.lower()])(weights=None, classes=classes, input_shape=shape)
     except ValueError as error:  # an image size or channels that this network does not take
@@ -212,7 +212,7 @@ def arguments() -> argparse.Namespace:
     add("--val-split", type=float, default=0.1, help="without --val-data: share of --data held out (default 0.1)")
     add("--index-cache", metavar="DIR", help="keep the list of images here, on a local disk; for a million and more")
     add("--run-dir", default="runs/train", help="where model, summary, checkpoints and logs go (default runs/train)")
-    add("--model", default="small", help='"small" or a name of keras.applications, trained from scratch')
+    add("--model", default="small", help="small, plain (small without batch normalisation), or of keras.applications")
     add("--size", type=size, default=(32, 32), help="HEIGHTxWIDTH, or one number for both (default 32)")
     add("--color", choices=("rgb", "grayscale"), default="rgb")
     add("--resize", choices=("nearest", "bilinear", "area"), default="bilinear")

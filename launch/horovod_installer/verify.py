@@ -63,4 +63,6 @@ def launchers(env: Environment) -> dict[str, list[str | Path]]:
         mpirun += ["--bind-to", "none", "--oversubscribe"]
         if os.geteuid() == 0:
             mpirun.append("--allow-run-as-root")
+        if env.tool("ssh") is None:  # Open MPI looks for it, even for ranks on this machine alone
+            mpirun += ["--mca", "plm_rsh_agent", "false"]
     return {"gloo": [*horovodrun, "-H", "localhost:2"], "mpi": mpirun}

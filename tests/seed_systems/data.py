@@ -19,6 +19,7 @@ def make(folder: Path) -> None:
     arrays(folder)
     tokens(folder)
     people(folder)
+    stream(folder)
 
 
 def photos(folder: Path) -> None:
@@ -82,3 +83,15 @@ def people(folder: Path) -> None:
             f"{('ann', 'bob', 'eve')[kind]},{hobbies},{1 + number % 2}"
         )
     (folder / "people.csv").write_text("\n".join(lines) + "\n")
+
+
+def stream(folder: Path) -> None:
+    """`stream.npz` (x, y), and `sample-N.npy` with their labels in `labels.txt`."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(73, 6)).astype(np.float32)
+    y = (x.sum(axis=1) > 0).astype(np.int64)
+    np.savez(folder / "stream.npz", x=x, y=y)
+    for number, row in enumerate(x):
+        np.save(folder / f"sample-{number:03d}.npy", row)
+    lines = [f"sample-{number:03d} {label}\n" for number, label in enumerate(y)]
+    (folder / "labels.txt").write_text("".join(lines), encoding="utf-8")

@@ -48,7 +48,7 @@ def seen(space: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"sequences": {}}
     for name in ("train", "valid"):
         sequence = space.get(name)
-        if hasattr(sequence, "plan"):
+        if hasattr(sequence, "numbers"):
             plan, first = sequence.plan, sequence.world.rank * sequence.plan.local_batch
             places = [step * plan.global_batch + first + np.arange(plan.local_batch) for step in range(plan.batches)]
             steps = [sequence.numbers(1, step) for step in range(plan.batches)] if plan.passes == 1 else []

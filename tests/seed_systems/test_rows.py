@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.launching import BIN, Launch, environment, run
+from tests.distributed.launching import BIN, ROOT, Launch, environment, run
 from tests.seed_systems.data import make
 from tests.seed_systems.rows import programs
 
@@ -21,8 +21,7 @@ JOB = Path(__file__).parent / "job.py"
 ALONE, RANKS, MIRRORED = Launch("python"), Launch("gloo", 2), Launch("python", replicas=2)
 # Only one way makes sense for some of them.
 WAYS = {"D3": (MIRRORED,), "D2": (RANKS,), "D1": (ALONE, RANKS)}
-SHELL = ("D5", "D6", "D7", "D8")
-PROGRAMS = {name: text for name, text in programs().items() if name not in SHELL}
+PROGRAMS = programs()
 
 Outcome = list[dict[str, Any]]  # of each rank
 
@@ -95,14 +94,28 @@ def test_s3_5_writes_the_best_weights_once(outcomes: Callable[..., Any]) -> None
         assert "val_loss" in found["S3.5"][0]["history"]
 
 
-@pytest.mark.parametrize("name", ["D5", "D6"])
+@pytest.mark.parametrize("name", ["D5", "D6", "D8"])
 def test_the_launcher_starts_ranks(name: str, tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "train.py").write_text(PROGRAMS["D2"])
-    (line,) = [line for line in programs("console")[name].splitlines() if line.startswith("$ ")]
-    command = shlex.split(line[2:])
+    (command,) = commands(name)
     as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    done = run(["env", f"--chdir={tmp_path}", str(BIN / command[0]), *command[1:]], env=environment(**as_root))
+    program = [str(BIN / "python"), "-m", "dist_loader"] if command[0] == "dist-loader" else [str(BIN / command[0])]
+    done = run(["env", f"--chdir={tmp_path}", *program, *command[1:]], env=environment(**as_root))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "epoch 2/2" in done.stdout
     assert done.stdout.count("epoch 2/2") == 1
+
+
+def test_d7_builds_from_what_is_there_for_a_target_that_is_there() -> None:
+    """The images themselves are built and run by tests/docker."""
+    build, start = commands("D7")
+    dockerfile = (ROOT / build[build.index("-f") + 1]).read_text(encoding="utf-8")
+    assert f" AS {build[build.index('--target') + 1]}\n" in dockerfile
+    assert build[build.index("-t") + 1] in start
+    (script,) = [word for word in start if word.endswith(".py")]
+    assert (ROOT / script.removeprefix("/opt/dist_loader/")).is_file()
+
+
+def commands(name: str) -> list[list[str]]:
+    """What a row says to type."""
+    return [shlex.split(line[2:]) for line in programs("console")[name].splitlines() if line.startswith("$ ")]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dist_loader as dl
+import dist_loader.frames
 from dist_loader.errors import ConfigError, SampleError
 
 ALONE = dl.World(0, 1, 0, 1)
@@ -433,3 +434,14 @@ def test_files_are_closed_with_their_sequence(tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
     del sequence
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_tiny_samples_do_not_fill_the_memory_with_what_is_kept_beside_them(monkeypatch) -> None:
+    """A frame costs some kilobytes beside its samples: a million of 4 bytes each would take gigabytes."""
+    made = []
+    make_frame = dist_loader.frames.aligned_empty
+    monkeypatch.setattr(dist_loader.frames, "aligned_empty", lambda *args: made.append(1) or make_frame(*args))
+    sequence = dl.ArraySequence(np.zeros((50_000, 1), np.float32), device_batch=1, world=dl.World(0, 1, 0, 1))
+    sequence[0]
+    sequence.close()
+    assert len(made) <= 4097

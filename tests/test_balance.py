@@ -122,3 +122,23 @@ def test_a_training_resumes_and_predict_refuses(uneven: Index, tmp_path: Path) -
 def test_what_cannot_be_balanced_is_refused(uneven: Index) -> None:
     with pytest.raises(dl.ConfigError, match="epoch_samples=5 without class_shares"):
         dl.ImageSequence(uneven, (4, 4), 8, 64, world=dl.World(0, 1, 0, 1), epoch_samples=5)
+
+
+def test_a_validation_whose_labels_mean_other_classes_is_refused(uneven: Index) -> None:
+    import keras
+
+    strategy = dl.init()
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    paths = [uneven.path(n) for n in range(4)]
+    train = dl.ImageSequence(uneven, (4, 4), 8, 64, strategy=strategy)
+    for classes, message in (
+        (["usual", "rare"], "the label 0 is the class 'usual' in the validation and 'rare' in the training"),
+        (["rare", "usual", "new"], "the label 2 is the class 'new' in the validation and none in the training"),
+    ):
+        other = dl.Index.from_paths(paths, [0, 0, 1, 1], classes=classes)
+        valid = dl.ImageSequence(other, (4, 4), 8, 64, strategy=strategy)
+        with pytest.raises(dl.ConfigError, match=message):
+            strategy.fit(model, train, valid, epochs=1, verbose=0)
+    fewer = dl.Index.from_paths(paths, [0, 0, 0, 0], classes=["rare"])
+    strategy.fit(model, train, dl.ImageSequence(fewer, (4, 4), 8, 64, strategy=strategy), epochs=1, verbose=0)

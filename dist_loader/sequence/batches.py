@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from dist_loader.sequence.data import Data, Numbers
     from dist_loader.sequence.order import Order
 
+# Batches. One costs some 5 kB beside its samples (measured), which of many tiny ones would be more than the host batch.
+_MOST_HELD = 4096
+
 
 @dataclass(frozen=True)
 class HostBatch:
     """How much is read ahead.
 
     Attributes:
-        held: samples, or a size such as "4GiB".
+        held: samples, or a size such as "4GiB"; never more than 4,096 batches.
         passes: how often a training goes over half of it.
         threads: that read.
         timeout: seconds after which a batch that is not ready is an error.
@@ -81,7 +84,7 @@ class Batches:
         self._always_weighted = bad_samples.on_bad == "weight0"
         self._weights = weights
         self._host_batch = host_batch
-        held = batches_in_host_batch(host_batch.held, plan.local_batch, sample_bytes(data.reader))
+        held = min(_MOST_HELD, batches_in_host_batch(host_batch.held, plan.local_batch, sample_bytes(data.reader)))
         if at_least_one("host_passes", host_batch.passes) > 1:
             plan = plan.in_passes(host_batch.passes, _half(held, host_batch.held, plan))
         again = plan.pass_batches if host_batch.passes > 1 else 0

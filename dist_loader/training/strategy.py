@@ -155,6 +155,8 @@ class Strategy:
             bad = sequence.bad_samples
             if checkpoint_dir is not None and bad is not None and bad.file is None:
                 bad.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
+        if validation_data is not None:
+            _check_classes(train, validation_data)
         checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
         return train_model(
             self.devices,
@@ -243,3 +245,18 @@ class Strategy:
                 f"a sequence for {sequence.world} with {sequence.plan.replicas} replicas cannot feed {self.world} with "
                 f"{self.replicas}; make it with strategy=strategy"
             )
+
+
+def _check_classes(train: Feed, valid: Feed) -> None:
+    """Refuse a validation whose labels mean other classes than those of the training."""
+    trained, validated = (getattr(getattr(feed, "samples", None), "classes", ()) for feed in (train, valid))
+    if not trained or validated == trained[: len(validated)]:
+        return
+    label, name = next(
+        (label, name) for label, name in enumerate(validated) if label >= len(trained) or trained[label] != name
+    )
+    other = repr(trained[label]) if label < len(trained) else "none"
+    raise ConfigError(
+        f"the label {label} is the class {name!r} in the validation and {other} in the training; make the validation's "
+        "index or labels with classes= those of the training"
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,8 +96,11 @@ def test_a_folder_that_takes_too_long_is_seen_in_part(tmp_path: Path, monkeypatc
     assert whole.fingerprint is not None
     assert len(whole.parts) == 1 + data.SOME
 
+    over = threading.Event()
+
     def slow(*_: object) -> None:
-        time.sleep(60)
+        over.wait(60)
+        raise TimeoutError  # for a thread that was left behind, and that nobody hears any more
 
     monkeypatch.setattr("dist_loader.index.build.build", slow)
     part = data.look(str(folder), 0.5)
@@ -104,6 +108,7 @@ def test_a_folder_that_takes_too_long_is_seen_in_part(tmp_path: Path, monkeypatc
     assert part.parts == whole.parts
     monkeypatch.setattr("dist_loader.index.scan.class_folders", slow)
     assert data.look(str(folder), 0.1).problem == f"{folder} does not answer within 0.1 s"
+    over.set()
 
 
 @pytest.mark.parametrize("made", ["missing", "empty", "file"])

@@ -93,6 +93,8 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         ConfigError: a value that cannot work, with the value and what to do.
     """
 
+    unit = "samples"  # what a training counts in a second
+
     def __init__(
         self,
         data: Data,

@@ -55,6 +55,8 @@ class ImageSequence(BatchSequence):
         ConfigError: a value that cannot work, with the value and what to do.
     """
 
+    unit = "images"
+
     def __init__(
         self,
         index: Index,

@@ -98,6 +98,8 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
     finds_device_batch = False
     bad_samples = None  # what cannot be read is the generator's own affair; what it raises ends the training
 
+    unit = "samples"  # what a training counts in a second
+
     def __init__(
         self,
         make: Make,

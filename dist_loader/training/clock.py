@@ -25,6 +25,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._sequences = [train] if valid is None else [train, valid]
         self._train = train
+        self.unit = train.unit
         self.seconds = 0.0
         self.waited = 0.0
         self.samples = 0

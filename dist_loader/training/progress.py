@@ -33,7 +33,7 @@ def progress_callback(
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """Keras's progress bar, which also shows images/s and the share of time spent waiting for input."""
+    """Keras's progress bar, which also shows samples a second and the share of time spent waiting for input."""
 
     def __init__(self, clock: InputClock) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ProgressLines(keras.callbacks.Callback):  # type: ignore[misc]
         self._last_line = time.monotonic()
         shown = [f"{name} {_number(value)}" for name, value in (logs or {}).items()]
         if self._clock.images_per_second is not None and self._clock.input_wait_fraction is not None:
-            shown.append(f"{self._clock.images_per_second:,.0f} images/s")
+            shown.append(f"{self._clock.images_per_second:,.0f} {self._clock.unit}/s")
             shown.append(f"input wait {self._clock.input_wait_fraction:.1%}")
         self._write("  ".join([f"epoch {self._epoch + 1}/{self._epochs}", where, *shown]))
 
@@ -87,7 +87,7 @@ class ProgressLines(keras.callbacks.Callback):  # type: ignore[misc]
 def _speed(clock: InputClock) -> dict[str, float]:
     if clock.images_per_second is None or clock.input_wait_fraction is None:
         return {}
-    return {"images/s": clock.images_per_second, "input_wait": clock.input_wait_fraction}
+    return {f"{clock.unit}/s": clock.images_per_second, "input_wait": clock.input_wait_fraction}
 
 
 def _number(value: float) -> str:

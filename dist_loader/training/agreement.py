@@ -90,10 +90,15 @@ def facts_of(devices: Devices, model: Any, train: Feed, valid: Feed | None, epoc
         more: other things that must be the same.
     """
     facts: dict[str, Any] = {"epochs": epochs, **more, **_versions(devices)}
-    facts |= {"validation_data": "none" if valid is None else type(valid).__name__}
+    facts |= {"validation_data": "none" if valid is None else _described(valid)}
     facts |= _sequence_facts(train, "")
     facts |= {} if valid is None else _sequence_facts(valid, "validation ")
     return {name: str(value) for name, value in (facts | _model_facts(model)).items()}
+
+
+def _described(feed: Feed) -> str:
+    samples = feed.facts().get("samples")
+    return type(feed).__name__ if samples is None else f"{samples} samples"
 
 
 def _versions(devices: Devices) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Streams of unknown length: what each rank's batches hold, and what all ranks do alike."""
 
+import errno
 import itertools
+import json
 import threading
 import time
 from collections import Counter
@@ -322,6 +324,167 @@ def test_what_cannot_work_is_refused_at_once(make, how, text):
         )
 
 
+# ---------------------------------------------------------------------------------------------------------- bad items
+
+
+def refusing(bad, error=ValueError, text="no such color"):
+    def refuse(item):
+        if int(item[1]) in bad:
+            raise error(text)
+        return item
+
+    return refuse
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@settings(max_examples=60)
+@given(
+    items=st.integers(1, 40),
+    size=st.integers(1, 4),
+    batch=st.integers(1, 5),
+    bad=st.sets(st.integers(0, 39)) | st.integers(1, 39).map(lambda first: set(range(first))),
+)
+def test_weight0_keeps_the_steps_and_the_mean_of_the_others_exact(items, size, batch, bad):
+    bad &= set(range(items))
+    how = {"device_batch": batch, "on_bad": "weight0", "bad_budget": 40, "map": refusing(bad)}
+    found = on_ranks(size, lambda: numbers(items), **how)
+    if len(bad) == items:
+        assert f"the stream has {items} items in epoch 0, and map raises for all" in endings(found, dl.StreamError)
+        return
+    steps = -(-items // (size * batch))
+    assert [len(batches) for batches in found] == [steps] * size
+    for step in range(steps):
+        of_all = list(itertools.chain.from_iterable(real(batches[step : step + 1]) for batches in found))
+        drawn = range(items)[step * size * batch : (step + 1) * size * batch]
+        assert of_all == [item for item in drawn if item not in bad]
+        for rank, batches in enumerate(found):
+            x, y, weights = batches[step]
+            mine = drawn[rank * batch : (rank + 1) * batch]
+            good = np.array([item not in bad for item in mine] + [False] * (batch - len(mine)))
+            assert np.allclose(weights[good], batch / max(good.sum(), 1))
+            assert (np.signbit(weights) == ~good).all()
+            assert not weights[~good].any()
+            assert (x == y[:, None]).all()
+            assert not set(y.tolist()) & bad
+            if good.any():
+                assert set(y[: len(mine)].tolist()) <= set(mine)  # a bad row shows another item of the batch
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_more_bad_item_than_the_budget_ends_the_job_on_all_ranks(size, tmp_path):
+    file = tmp_path / "bad.jsonl"
+    how = {"map": refusing({5, 7, 12}), "on_bad": "weight0", "bad_file": file, "threads": 1}
+    found = on_ranks(size, lambda: numbers(40), device_batch=2, bad_budget=2, **how)
+    assert len({str(error) for error in found}) == 1
+    mine = [error for error in found if isinstance(error, dl.TooManyBadSamples)]
+    assert len(mine) == 1
+    assert "3 samples cannot be read, and bad_budget allows 2" in str(mine[0])
+    last = (12,) if size == 1 else (5, 7, 12)  # both ranks count, and may come to theirs in any order
+    assert any(f"'item {item} of the stream" in str(mine[0]) for item in last)
+    assert "ValueError: no such color" in str(mine[0])
+    assert str(file) in str(mine[0])
+    allowed = on_ranks(size, lambda: numbers(40), device_batch=2, **{**how, "bad_file": None}, bad_budget=3)
+    assert sum(len(real(batches)) for batches in allowed) == 37
+
+
+def test_sixteen_items_may_be_bad_if_nothing_else_is_said():
+    for count, kinds in ((16, [list, list]), (17, [dl.TooManyBadSamples, dl.StreamError])):  # told by rank 0
+        how = {"map": refusing(range(count)), "on_bad": "weight0"}
+        found = on_ranks(2, lambda: numbers(40), device_batch=2, **how)
+        assert [type(batches) for batches in found] == kinds
+
+
+def test_every_bad_item_is_one_line_whatever_rank_epoch_or_run_meets_it(tmp_path):
+    file = tmp_path / "run" / "bad.jsonl"
+    how = {"map": refusing({0, 7, 13}), "on_bad": "weight0", "bad_file": file}
+
+    def twice(sequence):
+        return [list(sequence), list(sequence), len(sequence.bad_samples.marks())]
+
+    counts = [found[-1] for found in on_ranks(2, lambda: numbers(20), twice, device_batch=3, **how)]
+    assert counts == [3, 3]
+    found = sorted(lines(file), key=lambda line: line["sample"])
+    assert [(line["sample"], line["epoch"], line["label"]) for line in found] == [(at, 0, None) for at in (0, 7, 13)]
+    assert {line["reason"] for line in found} == {"ValueError: no such color"}
+    assert [line["rank"] for line in found[1:]] == [0, 0]
+    assert all(line["path"].startswith(f"item {line['sample']} of the stream ") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda epoch: numbers(8), ["epoch 0", "epoch 1"]),
+        (lambda rank: numbers(4), ["rank 0 of 2", "rank 1 of 2"]),
+        (lambda epoch, rank: numbers(4), [f"epoch {e}, rank {r} of 2" for e in range(2) for r in range(2)]),
+    ],
+)
+def test_items_of_streams_that_differ_have_names_that_do(make, names, tmp_path):
+    how = {"map": refusing({2}), "on_bad": "weight0", "bad_file": tmp_path / "bad.jsonl"}
+    on_ranks(2, make, lambda sequence: [list(sequence), list(sequence)], device_batch=4, **how)
+    found = sorted(line["path"] for line in lines(tmp_path / "bad.jsonl"))
+    assert len(found) == len(names)
+    for path, name in zip(found, names, strict=True):
+        assert path.endswith(f", {name})")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError, "item 5 of the stream: MemoryError"),
+        (lambda text: OSError(errno.EMFILE, text), "item 5 of the stream: OSError: .*no such color"),
+        (dl.ConfigError, "no such color"),
+        (KeyboardInterrupt, "item 5 of the stream: KeyboardInterrupt"),
+    ],
+)
+def test_what_is_no_fault_of_an_item_ends_the_job(error, text):
+    how = {"map": refusing({5}, error), "on_bad": "weight0"}
+    found = on_ranks(2, lambda: numbers(20), device_batch=2, **how)
+    assert len({str(one) for one in found}) == 1
+    with pytest.raises((dl.StreamError, dl.ConfigError), match=text):
+        raise found[0]
+
+
+def test_an_item_unlike_the_first_is_no_bad_item():
+    how = {"map": lambda item: (np.zeros(2 + item // 5), item), "on_bad": "weight0"}
+    (error,) = on_ranks(1, lambda: range(10), device_batch=2, **how)
+    assert "item 5 of the stream: ValueError: x is float64(3,), and was float64(2,)" in str(error)
+
+
+def test_a_generator_that_raises_ends_the_job_all_the_same():
+    def raises():
+        yield from numbers(9)
+        raise OSError("the disk is gone")
+
+    found = on_ranks(2, raises, device_batch=2, map=refusing({3}), on_bad="weight0")
+    assert "item 9 of the stream: OSError: the disk is gone" in endings(found, dl.StreamError)
+
+
+def test_raise_writes_the_item_down_and_ends_the_job_as_ever(tmp_path):
+    how = {"map": refusing({5}), "bad_file": tmp_path / "bad.jsonl", "bad_budget": 0}
+    found = on_ranks(2, lambda: numbers(20), device_batch=2, **how)
+    assert "item 5 of the stream: ValueError: no such color" in endings(found, dl.StreamError)
+    assert [line["sample"] for line in lines(tmp_path / "bad.jsonl")] == [5]
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({"on_bad": "replace", "map": abs}, 'on_bad="replace" is not for a stream.*use "weight0"'),
+        ({"on_bad": "skip", "map": abs}, "on_bad must be one of"),
+        ({"on_bad": "weight0"}, "there is no map"),
+        ({"on_bad": "weight0", "map": abs, "bad_budget": 0.1}, "must be a number of items such as 100, not 0.1"),
+        ({"on_bad": "weight0", "map": abs, "bad_budget": True}, "must be a number of items"),
+        ({"on_bad": "weight0", "map": abs, "bad_budget": -1}, "bad_budget must be a number"),
+    ],
+)
+def test_a_policy_that_streams_cannot_have_is_refused_at_once(how, text):
+    with pytest.raises(dl.ConfigError, match=text):
+        dl.StreamSequence(list, 2, world=World(rank=0, size=1, local_rank=0, local_size=1), **how)
+
+
 # ------------------------------------------------------------------------------------------------ memory, and the end
 
 
@@ -512,3 +675,58 @@ def test_other_data_under_the_same_checkpoints_is_refused(strategy, tmp_path):
     with pytest.raises(dl.ConfigError, match="steps per epoch"):
         feed = stream(strategy, lambda: numbers(48), steps_per_epoch=6)
         strategy.fit(model(), feed, epochs=2, verbose=0, checkpoint_dir=tmp_path)
+
+
+BAD = {0, 5, 6, 8, 9, 10, 11, 17}  # a step is without any good item
+
+
+def test_a_training_with_bad_items_is_that_of_one_process_on_the_others(strategy, tmp_path):
+    def feed(**how):
+        return stream(strategy, lambda: numbers(22), map=refusing(BAD), on_bad="weight0", **how)
+
+    made = model()
+    history = strategy.fit(made, feed(), feed(), epochs=2, verbose=0, checkpoint_dir=tmp_path)
+    kept = [[item for item in range(at, min(at + 4, 22)) if item not in BAD] for at in range(0, 22, 4)]
+    assert made.trained == kept * 2
+    assert (history.summary.samples, history.summary.steps_per_epoch) == (22, 6)
+    assert history.summary.bad_samples == 2 * len(BAD)  # those of the validation are another stream's
+    found = Counter(line["sample"] for line in lines(tmp_path / "bad_samples.jsonl"))
+    assert found == Counter([*BAD] * 2)
+
+    fresh = model()
+    fresh(np.zeros((1, 2)))
+    weights, velocity = fresh.get_weights(), [0, 0]
+    for items in kept * 2:
+        y = np.array(items, np.float32)[:, None]
+        x = np.repeat(y, 2, axis=1)
+        wrong = x @ weights[0] + weights[1] - y
+        slopes = [2 * x.T @ wrong / max(len(items), 1), 2 * wrong.sum(0) / max(len(items), 1)]
+        velocity = [0.9 * old - 1e-4 * slope for old, slope in zip(velocity, slopes, strict=True)]
+        weights = [weight + step for weight, step in zip(weights, velocity, strict=True)]
+    for mine, theirs in zip(made.get_weights(), weights, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+    good = [item for item in range(22) if item not in BAD]
+    outputs = strategy.predict(made, feed())[:, 0]
+    assert np.flatnonzero(np.isnan(outputs)).tolist() == sorted(BAD)
+    mae = np.abs(outputs[good] - good).mean()
+    assert strategy.evaluate(made, feed())["mae"] == pytest.approx(mae, rel=1e-5)
+
+
+def test_a_training_with_bad_items_goes_on_in_the_middle_of_an_epoch(strategy, tmp_path):
+    def feed():
+        how = {"map": refusing({item + 100 * epoch for item in BAD for epoch in range(2)}), "on_bad": "weight0"}
+        return stream(strategy, **how)
+
+    how = {"epochs": 2, "verbose": 0, "checkpoint_every": 1}
+    whole, first, second = model(), model(), model()
+    whole_run = strategy.fit(whole, feed(), **how)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.fit(first, feed(), **how, checkpoint_dir=tmp_path, callbacks=[Break(3)])
+    strategy.fit(second, feed(), **how, checkpoint_dir=tmp_path)
+    done = first.trained[: len(whole.trained) - len(second.trained)]
+    assert done + second.trained == whole.trained
+    assert len(second.trained) < len(whole.trained)
+    for mine, theirs in zip(second.get_weights(), whole.get_weights(), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+    assert whole_run.summary.bad_samples == 2 * len(BAD)

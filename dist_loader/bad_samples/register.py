@@ -27,7 +27,7 @@ _log = logging.getLogger("dist_loader")
 
 _MOST_WARNINGS = 20
 # Then nothing can be opened, and it is not the file's fault.
-_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE)
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class BadSamples:
             SampleError: the error itself, if it is not the sample's fault.
         """
         cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in _OF_THE_PROCESS:
+        if isinstance(cause, OSError) and cause.errno in OF_THE_PROCESS:
             raise error
         label = None if self.samples.labels is None else int(self.samples.labels[error.sample])
         bad = BadSample(error.path, error.reason, self._rank, epoch, error.sample, label, self.samples.fingerprint)

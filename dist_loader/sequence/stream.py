@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
+from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ from dist_loader.keras_calls import (
 from dist_loader.pipeline import ReadingTimes
 from dist_loader.sizes import at_least_one, checked_seconds
 from dist_loader.stream.ahead import How
+from dist_loader.stream.bad import BadItems
 from dist_loader.stream.batch import Part
 from dist_loader.stream.division import Division, Remainder
 from dist_loader.stream.feeder import Feeder
@@ -34,15 +36,18 @@ from dist_loader.topology import Topology, agreed_world
 from dist_loader.world import World
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from dist_loader.bad_samples import BadSamples
     from dist_loader.stream.items import Kind
     from dist_loader.stream.source import Make
     from dist_loader.stream.vote import Gather
 
 _HANDED_TO_TENSORFLOW_AHEAD = 2  # batches
-_numbers = itertools.count()  # of the sequences of this process, which all ranks make in the same order
+# Of the sequences of a rank, which all ranks make in the same order.
+_numbers: defaultdict[World, Iterator[int]] = defaultdict(itertools.count)
 
 
 class _Speaks(Protocol):
@@ -90,13 +95,16 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         global_batch: samples behind one update, a multiple of device_batch x replicas x world size.
         remainder: what becomes of a last step that is not full: "weight" (see `Plan`) or "drop".
         timeout: seconds after which a step that is not there is an error, which names the rank that lacks it.
+        on_bad: what becomes of an item for which `map` raises (docs/bad_samples.md). "raise": the training ends with a
+            `StreamError`. "weight0": its place has weight 0, so that the others' mean is exact.
+        bad_budget: how many items may be bad before the job stops. By default 16.
+        bad_file: as in `BatchSequence`.
 
     Raises:
         ConfigError: a value that cannot work, with the value and what to do.
     """
 
     finds_device_batch = False
-    bad_samples = None  # what cannot be read is the generator's own affair; what it raises ends the training
 
     unit = "samples"  # what a training counts in a second
 
@@ -116,6 +124,9 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         global_batch: int | None = None,
         remainder: Remainder = "weight",
         timeout: float = 300.0,
+        on_bad: Literal["raise", "weight0"] = "raise",
+        bad_budget: int | None = None,
+        bad_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self.world = agreed_world(strategy, world)
         if strategy is None and self.world.size > 1:
@@ -136,6 +147,8 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         self.host_batch = host_batch
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
         self.failure: Exception | None = None
+        number = next(_numbers[self.world])
+        self._bad = BadItems(self._source, self.world, number, map, on_bad, bad_budget, bad_file)
         self._how = How(
             rank=self.world.rank,
             ranks=self.world.size,
@@ -144,11 +157,12 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
             drop=remainder == "drop",
             steps=steps_per_epoch,
             map=map,
+            bad=self._bad,
             threads=self.threads,
             host_batch=host_batch,
             timeout=checked_seconds("timeout", timeout),
         )
-        name = f"stream_{next(_numbers)}"
+        name = f"stream_{number}"
         self._gather: tuple[Gather, Gather] = _alone, _alone
         if strategy is not None:
             self._gather = strategy.devices.gatherer(name), strategy.devices.gatherer(f"{name}_texts")
@@ -282,6 +296,11 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         """The batches of the current epoch; then `epoch` moves on by one. All ranks go through them alike."""
         return self.get_numpy_iterator()
 
+    @property
+    def bad_samples(self) -> BadSamples:
+        """The items that could not be mapped."""
+        return self._bad.register
+
     # --- where it stands -------------------------------------------------------------------------------------------
 
     @property
@@ -342,7 +361,8 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
 
     def facts(self) -> dict[str, Any]:
         """What must be the same on all ranks."""
-        return {**asdict(self.plan), "global_batch": self.plan.global_batch, "map": self._how.map is not None}
+        on_bad, mapped = self.bad_samples.on_bad, self._how.map is not None
+        return {**asdict(self.plan), "global_batch": self.plan.global_batch, "map": mapped, "on_bad": on_bad}
 
     def fingerprints(self) -> dict[str, str]:
         """What tells one training's data from another's. Of a stream that is all: it must be the same one."""
@@ -365,14 +385,19 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         local, rank = self.plan.local_batch, self.world.rank
         steps = self.steps_in(epoch) or 0
         counts = [self._counts(epoch, step) for step in range(steps)]
-        starts = [step * self.plan.global_batch + sum(found[:rank]) for step, found in enumerate(counts)]
+        starts = [self._start_of(epoch, step) for step in range(steps)]
         numbers = np.add.outer(np.array(starts, np.int64), np.arange(local, dtype=np.int64))
         real = np.arange(local) < np.array([found[rank] for found in counts], np.int64)[:, None]
         return numbers.reshape(-1), real.reshape(-1)
 
     def missing(self, epoch: int) -> set[int]:
-        """The samples that could not be read in an epoch: none, for such an item ends the pass."""
-        return set()
+        """The samples of this rank that could not be mapped in an epoch, numbered as in `rows_of`."""
+        starts = {step: self._start_of(epoch, step) for step, _ in self._bad.rows_in(epoch)}
+        return {starts[step] + row for step, row in self._bad.rows_in(epoch)}
+
+    def _start_of(self, epoch: int, step: int) -> int:
+        """The number of this rank's first sample in a step."""
+        return step * self.plan.global_batch + sum(self._counts(epoch, step)[: self.world.rank])
 
     def name(self, number: int) -> str:
         """What a person would call a sample."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dist_loader.errors import DistLoaderError
+    from dist_loader.stream.bad import BadItems
     from dist_loader.stream.batch import Part
     from dist_loader.stream.items import Kind
 
@@ -29,6 +30,7 @@ class How:
         drop: whether a last step that is not full is left out.
         steps: in an epoch, cut out of one stream; None: each epoch has a stream of its own.
         map: what is applied to this rank's items, in several threads; None: nothing.
+        bad: applies it, and knows what becomes of the items for which it raises.
         threads: that map.
         host_batch: samples, or a size such as "4GiB", that are read ahead.
         timeout: seconds that a step may be waited for.
@@ -41,6 +43,7 @@ class How:
     drop: bool
     steps: int | None
     map: Callable[[Any], Any] | None
+    bad: BadItems
     threads: int
     host_batch: int | str
     timeout: float

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dist_loader.errors import DistLoaderError, StreamError
 from dist_loader.sizes import batches_in_host_batch
+from dist_loader.stream.bad import BAD
 from dist_loader.stream.batch import Part
 from dist_loader.stream.items import Kind, mark_of
 
@@ -42,6 +43,7 @@ class Drawing:
         self._ahead = ahead
         self._start = start
         self._work: SimpleQueue[tuple[Part, int, int, Any] | None] = SimpleQueue()
+        self._looked_at: dict[int, Any] = {}  # items mapped to see what all are like, by number
 
     def stop_mapping(self) -> None:
         """Let the threads that map come to their end."""
@@ -104,15 +106,16 @@ class Drawing:
         """The stream of an epoch from an item on; those before are drawn and thrown away."""
         self._ahead.drawing = f"the stream of epoch {epoch} to begin"
         items = self._source.open(epoch, first)
+        if self._ahead.kind is None:
+            self._look(items, epoch)
         while self._source.drawn < first:
             if self._ahead.leaves(epoch):
                 raise _Over
-            self._ahead.at = self._source.drawn
+            self._ahead.at = number = self._source.drawn
             self._ahead.drawing = None
-            item = next(items, _END)
-            if item is _END:
+            if next(items, _END) is _END:
                 break
-            self._look(item)
+            self._looked_at.pop(number, None)
         return items
 
     def _begin(self, epoch: int, step: int) -> Part:
@@ -154,33 +157,61 @@ class Drawing:
                 break
             if at == 0 and not how.sharded and how.ranks > 1:
                 part.mark = mark_of(item)
-            mapped = self._look(item)
+            mapped = self._looked_at.pop(number, _END)
             if at in mine:
                 self._put(part, at - mine.start, number, item, mapped)
         self._ahead.add_times(samples=part.count, fetching=spent)
         return part.ended
 
-    def _look(self, item: Any) -> Any:
-        """The first item, mapped, for it shows what all are like; `_END` for the others."""
-        if self._ahead.kind is not None:
-            return _END
-        mapped = item if self._how.map is None else self._how.map(item)
-        kind = Kind.of(mapped)
-        batches_in_host_batch(self._how.host_batch, self._how.local_batch, kind.item_bytes)
-        self._ahead.kind = kind, mapped
-        return mapped
+    def _look(self, items: Iterator[Any], epoch: int) -> None:
+        """Find the first item that can be mapped, on every rank alike, for it shows what all are like.
+
+        What was drawn for that, the budget of bad items and one more at most, is drawn again.
+        """
+        self._ahead.drawing = None
+        self._looked_at = {}
+        drawn: list[Any] = []
+        while self._ahead.kind is None:
+            if self._ahead.leaves(epoch):
+                raise _Over
+            self._ahead.at = number = self._source.drawn
+            item = next(items, _END)
+            if item is _END:
+                break
+            drawn.append(item)
+            self._looked_at[number] = mapped = self._how.bad.mapped(item, number, epoch)
+            if mapped is not BAD:
+                kind = Kind.of(mapped)
+                batches_in_host_batch(self._how.host_batch, self._how.local_batch, kind.item_bytes)
+                self._ahead.kind = kind, mapped
+        if drawn and self._ahead.kind is None:
+            raise StreamError(
+                self._how.rank,
+                None,
+                f"rank {self._how.rank}: the stream has {len(drawn)} items in epoch {epoch}, and map raises for all",
+            )
+        self._source.put_back(drawn)
 
     def _put(self, part: Part, row: int, number: int, item: Any, mapped: Any) -> None:
         assert self._ahead.kind is not None
         if part.arrays is None:
             part.arrays = self._ahead.kind[0].empty(self._how.local_batch)
         if mapped is not _END or self._how.map is None:
-            self._ahead.kind[0].write(item if mapped is _END else mapped, part.arrays, row)
+            self._write(part, row, item if mapped is _END else mapped)
         else:
             with self._ahead.changed:
                 part.under_way += 1
             self._work.put((part, row, number, item))
         part.count += 1
+
+    def _write(self, part: Part, row: int, mapped: Any) -> None:
+        assert self._ahead.kind is not None
+        assert part.arrays is not None
+        if mapped is not BAD:
+            self._ahead.kind[0].write(mapped, part.arrays, row)
+            return
+        with self._ahead.changed:
+            part.bad.add(row)
 
     def _fail(self, part: Part, number: int, error: BaseException) -> None:
         """Note that an item failed; the other ranks learn of it when it is its turn."""
@@ -196,16 +227,12 @@ class Drawing:
 
     def map(self) -> None:
         """What each of the threads that map does."""
-        function = self._how.map
-        assert function is not None
         while (work := self._work.get()) is not None:
             part, row, number, item = work
             began = time.perf_counter()
             try:
                 if not self._ahead.leaves(part.epoch) and not part.failed:
-                    assert self._ahead.kind is not None
-                    assert part.arrays is not None
-                    self._ahead.kind[0].write(function(item), part.arrays, row)
+                    self._write(part, row, self._how.bad.mapped(item, number, part.epoch))
             except BaseException as error:  # noqa: BLE001 (the user's, for all ranks)
                 self._fail(part, number, error)
             del item, work

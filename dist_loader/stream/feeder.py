@@ -179,6 +179,7 @@ class Feeder:
             assert (part.epoch, part.step) == (epoch, step), "steps are taken in order"
             self._next_taken = (epoch + 1, 0) if self._ahead.ends.get(epoch) == step + 1 else (epoch, step + 1)
             self._ahead.changed.notify_all()
+        self._how.bad.note_rows(epoch, step, part.bad)
         kind, example = self.first_kind()
         return part.for_keras(kind, example, self._how.local_batch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ class Source:
                 "epochs out of one stream (and end the stream with itertools.islice)"
             )
         self._arguments = {name: value for name, value in known.items() if name in asked}
-        self._takes_epoch = "epoch" in asked
+        self.takes_epoch = "epoch" in asked
+        self.called: str = getattr(make, "__name__", type(make).__name__)
         self.sharded = sharded or bool(self._arguments)
         self._items: Iterator[Any] | None = None
         self._opened: Iterator[Any] | None = None
@@ -86,10 +88,16 @@ class Source:
         self._drawn += 1
         return item
 
+    def put_back(self, items: list[Any]) -> None:
+        """Give the last items again."""
+        assert self._items is not None
+        self._items = itertools.chain(items, self._items)
+        self._drawn -= len(items)
+
     def _new(self, epoch: int) -> Iterator[Any]:
         made: Any = self._make
         if not self._once and callable(made):
-            made = made(**self._arguments, **({"epoch": epoch} if self._takes_epoch else {}))
+            made = made(**self._arguments, **({"epoch": epoch} if self.takes_epoch else {}))
         if not isinstance(made, Iterable):
             raise ConfigError(f"make must return an iterable, not {made!r:.80}")
         self._opened = iter(made)

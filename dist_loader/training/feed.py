@@ -43,8 +43,8 @@ class Feed(Protocol):
         """How a step is divided."""
 
     @property
-    def bad_samples(self) -> BadSamples | None:
-        """What could not be read; None where nothing may be."""
+    def bad_samples(self) -> BadSamples:
+        """What could not be read."""
 
     @property
     def num_batches(self) -> int | None:

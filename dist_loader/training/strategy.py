@@ -153,7 +153,7 @@ class Strategy:
         for sequence in filter(None, (train, validation_data)):
             self._check(sequence)
             bad = sequence.bad_samples
-            if checkpoint_dir is not None and bad is not None and bad.file is None:
+            if checkpoint_dir is not None and bad.file is None:
                 bad.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
         if validation_data is not None:
             _check_classes(train, validation_data)

@@ -89,8 +89,7 @@ class Summary:
 
 def bad_samples_of_all(devices: Devices, sequences: Sequence[Feed]) -> int:
     """How many samples no rank could read, which rank 0's file then lists; every rank calls this alike."""
-    known = [sequence.bad_samples for sequence in sequences if sequence.bad_samples is not None]
-    return gather(devices.channel, known, None)
+    return gather(devices.channel, [sequence.bad_samples for sequence in sequences], None)
 
 
 def _text(value: object) -> str:

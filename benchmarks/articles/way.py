@@ -6,6 +6,7 @@ Rank 0 prints a line of JSON: seconds from the first sample to the last update, 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -60,6 +61,8 @@ def original(way: str, index: dl.Index, batch: int, epochs: int) -> list[float]:
         data = originals.read_all(paths, labels)
     else:
         data = (originals.Table(paths, labels, batch, 4 if way.endswith("4") else 0),)
+    if world.size > 1:  # Horovod's threads run already: processes that are forked now hang (seen: no end in 4 minutes)
+        multiprocessing.set_start_method("spawn")
     model = model_of(scaled=True)
     clock = Epochs()
     if world.size == 1:

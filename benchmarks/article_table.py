@@ -80,7 +80,7 @@ def write(cells: dict[str, dict[int, list[dict[str, Any]]]], epochs: int, machin
     lines = [
         "# The articles' timing table",
         "",
-        f"MobileNetV2, 96 x 96 pixels, 1,000 JPEG files of about 455 x 400, {epochs} epoch{'s' * (epochs > 1)}, global batch {2 * BATCH}.",
+        f"MobileNetV2, 96 x 96 pixels, 1,000 JPEG files of about 455 x 400, {epochs} epoch(s), global batch {2 * BATCH}.",
         f"Seconds, compiling included. {machine['cores']} cores ({machine['cpu']}), {machine['date']}:",
         f"`{machine['command']}`.",
         "",
@@ -89,7 +89,7 @@ def write(cells: dict[str, dict[int, list[dict[str, Any]]]], epochs: int, machin
         *(f"| {WAYS[way]} | {_text(of[1])} | {_text(of[2])} |" for way, of in seconds.items()),
         "",
         "On 2 ranks the articles' methods get every second sample each, and a hand-written Horovod loop: Horovod's own",
-        "Keras integration averages nothing in Keras 3. Their worker processes are spawned there, each of which imports",
+        "Keras integration averages nothing in Keras 3. Their worker processes are spawned there, and each imports",
         "TensorFlow first: forked ones hang beside Horovod. The last epoch alone, seconds:",
         "",
         "| way | 1 rank | 2 ranks |",

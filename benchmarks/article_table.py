@@ -80,7 +80,7 @@ def write(cells: dict[str, dict[int, list[dict[str, Any]]]], epochs: int, machin
     lines = [
         "# The articles' timing table",
         "",
-        f"MobileNetV2, 96 x 96 pixels, 1,000 JPEG files of about 455 x 400, {epochs} epoch(s), global batch {2 * BATCH}.",
+        f"MobileNetV2, 96 x 96 pixels, 1,000 JPEG files of some 455 x 400, {epochs} epochs, global batch {2 * BATCH}.",
         f"Seconds, compiling included. {machine['cores']} cores ({machine['cpu']}), {machine['date']}:",
         f"`{machine['command']}`.",
         "",

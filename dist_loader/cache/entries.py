@@ -1,8 +1,9 @@
 """Decoded samples in a file that the threads and processes of a host share, and that no kill can spoil.
 
 A header, then a slot for every sample, of one length: 64 bytes that begin with the word, the pixels, 64 bytes that
-begin with the word again. The file is sparse: a slot takes disk space once it is written. A word is 28 bytes: what
-state the source was in when the sample was read from it (24 bytes) and the CRC-32 of the pixels; zeros: no entry.
+begin with the word again. The file is sparse: a slot takes disk space once it is written. A word is 36 bytes: what
+state the source was in when the sample was read from it (24 bytes), the CRC-32 of the pixels, and 8 bytes that no two
+writes have in common (a slow reader must not take the end of one write for that of another); zeros: no entry.
 
 An entry counts if both words are the same. Its writer sets the second one to zero, then writes the pixels and the
 second word, then the first. So whoever reads from the front to the back while an entry is exchanged, and whoever comes
@@ -28,7 +29,8 @@ from dist_loader.cache.layout import HEADER, MARGIN, Contents
 STATE_BYTES = 24
 FREE_SHARE = 0.05  # of a disk is left free, whatever the cache may take
 
-_WORD = STATE_BYTES + 4
+_CHECKED = STATE_BYTES + 4
+_WORD = _CHECKED + 8
 _EMPTY = bytes(_WORD)
 _log = logging.getLogger("dist_loader")
 
@@ -87,7 +89,7 @@ class Cache:
         if before != behind or not before.startswith(state) or got < self._length:
             return False
         if not self._trusted[number >> 3] >> (number & 7) & 1:
-            if before[STATE_BYTES:] != _checksum(out):
+            if before[STATE_BYTES:_CHECKED] != _checksum(out):
                 return False
             self._trust(number)
         return True
@@ -104,7 +106,7 @@ class Cache:
         try:
             if lock(self._fd, fcntl.F_WRLCK, at):
                 try:
-                    self._write_entry(at, state + _checksum(pixels), pixels)
+                    self._write_entry(at, state + _checksum(pixels) + os.urandom(_WORD - _CHECKED), pixels)
                 finally:
                     lock(self._fd, fcntl.F_UNLCK, at)
                 self._trust(number)

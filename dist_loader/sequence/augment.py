@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_loader.arrays import ONLY, by_name, rows, specification
-from dist_loader.errors import AugmentError, ConfigError
+from dist_loader.errors import AugmentError
 from dist_loader.sequence.data import Column, Data, Numbers, Structure
 
 if TYPE_CHECKING:
@@ -28,15 +28,32 @@ def generator_of(seed: int, epoch: int, sample: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def with_targets_read(data: Data) -> Data:
-    """The data with targets that were kept in memory written into the batch beside what is read, to be changed there.
+def augmented(
+    data: Data, of_samples: Augment | None, of_batches: Augment | None, seed: int, device_batch: int
+) -> tuple[Data, Callable[[Reader], Augmenter] | None]:
+    """The data with samples that a function changes, and what lets another change the device batches of a reader.
 
-    Raises:
-        ConfigError: this kind of data cannot be augmented on the host.
+    Batches are changed behind the policy for bad samples, samples in front of it.
+
+    Args:
+        data: as it is read.
+        of_samples: changes each sample; None: nothing does.
+        of_batches: changes each device batch; None: nothing does.
+        seed: of the randomness.
+        device_batch: samples in a device batch.
     """
-    form = data.form
-    if not isinstance(form, Structure):
-        raise ConfigError("augment is not possible for this kind of sequence; use layers of the model")
+    if of_samples is None and of_batches is None:
+        return data, None
+    data, form = _with_targets_read(data)
+    if of_samples is not None:
+        data = replace(data, reader=Augmenter(data.reader, form, of_samples, seed, None))
+    if of_batches is None:
+        return data, None
+    return data, lambda reader: Augmenter(reader, form, of_batches, seed, device_batch)
+
+
+def _with_targets_read(data: Data) -> tuple[Data, Structure]:
+    """The data with targets that were kept in memory written into the batch beside what is read, and its form."""
     single = list(specification(data.reader)) == [ONLY]
     columns: dict[str, Column] = {}
 
@@ -47,15 +64,10 @@ def with_targets_read(data: Data) -> Data:
         columns[name] = found
         return name
 
-    x = keras.tree.map_structure(leaf, form.x)
-    y = None if form.y is None else keras.tree.map_structure(leaf, form.y)
-    return replace(data, reader=_ColumnsToo(data.reader, columns), form=replace(form, x=x, y=y))
-
-
-def structure_of(data: Data) -> Structure:
-    """The form of data whose targets are read, too."""
-    assert isinstance(data.form, Structure)
-    return data.form
+    x = keras.tree.map_structure(leaf, data.form.x)
+    y = None if data.form.y is None else keras.tree.map_structure(leaf, data.form.y)
+    form = replace(data.form, x=x, y=y)
+    return replace(data, reader=_ColumnsToo(data.reader, columns), form=form), form
 
 
 class _ColumnsToo:
@@ -86,20 +98,22 @@ class _ColumnsToo:
 
 
 @dataclass(frozen=True, eq=False)
-class SampleAugmenter:
-    """A reader whose samples a function changes one by one, in the threads that read.
+class Augmenter:
+    """A reader whose samples a function changes, one by one or a device batch at a time, in the threads that read.
 
     Args:
-        reader: of several arrays, see `with_targets_read`.
+        reader: of arrays by name, the targets among them; may put other samples in the places of those it cannot read.
         form: what of them is x and y.
-        function: from (x, y, rng) of a sample to (x, y).
+        function: from (x, y, rng) of a sample, or of a device batch, to (x, y).
         seed: of the randomness.
+        device_batch: samples in a device batch, of which whole ones must be asked for; None: one by one.
     """
 
     reader: Reader
     form: Structure
     function: Augment
     seed: int
+    device_batch: int | None
 
     @property
     def shape(self) -> Any:
@@ -122,60 +136,17 @@ class SampleAugmenter:
             SampleError: a sample could not be read.
             AugmentError: the function failed, or returned something that does not fit.
         """
-        taken = self.reader.read(numbers, epoch, out)
-        for at, number in enumerate(numbers.tolist()):
-            one = {name: array[at, ...] for name, array in by_name(out).items()}  # views, of single numbers, too
-            rng = generator_of(self.seed, epoch, number)
-            _apply(self.function, self.form, one, rng, f"augment, of sample {number} ({self.name(number)})")
-        return taken
-
-
-@dataclass(frozen=True, eq=False)
-class BatchAugmenter:
-    """A reader whose samples a function changes, a device batch at a time.
-
-    Args:
-        reader: of several arrays; may put other samples in the places of those that it cannot read.
-        form: what of them is x and y.
-        function: from (x, y, rng) of a device batch to (x, y).
-        seed: of the randomness.
-        rows_at_once: samples in a device batch; the host window asks for whole ones.
-    """
-
-    reader: Reader
-    form: Structure
-    function: Augment
-    seed: int
-    rows_at_once: int
-
-    @property
-    def shape(self) -> Any:
-        """Shapes of one sample's arrays."""
-        return self.reader.shape
-
-    @property
-    def dtype(self) -> Any:
-        """Their types."""
-        return self.reader.dtype
-
-    def name(self, number: int) -> str:
-        """What a person would call a sample."""
-        return self.reader.name(number)
-
-    def read(self, numbers: Numbers, epoch: int, out: Any) -> float | None:
-        """Read device batches into `out` and change them there.
-
-        Raises:
-            SampleError: a sample could not be read.
-            AugmentError: the function failed, or returned something that does not fit.
-        """
-        firsts = numbers[:: self.rows_at_once].tolist()  # before others take their places
+        rows_at_once = self.device_batch or 1
+        firsts = numbers[::rows_at_once].tolist()  # before others take their places
         taken = self.reader.read(numbers, epoch, out)
         for at, first in enumerate(firsts):
-            batch = rows(out, slice(at * self.rows_at_once, (at + 1) * self.rows_at_once))
-            rng = generator_of(self.seed, epoch, first)
-            what = f"augment_batch, of the device batch that begins with sample {first} ({self.name(first)})"
-            _apply(self.function, self.form, by_name(batch), rng, what)
+            if self.device_batch is None:
+                part = {name: array[at, ...] for name, array in by_name(out).items()}  # views, of single numbers, too
+                what = f"augment, of sample {first} ({self.name(first)})"
+            else:
+                part = by_name(rows(out, slice(at * rows_at_once, (at + 1) * rows_at_once)))
+                what = f"augment_batch, of the device batch that begins with sample {first} ({self.name(first)})"
+            _apply(self.function, self.form, part, generator_of(self.seed, epoch, first), what)
         return taken
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dist_loader.bad_samples import BadSamples
     from dist_loader.plan import Plan
     from dist_loader.readers import Reader
-    from dist_loader.sequence.augment import BatchAugmenter
+    from dist_loader.sequence.augment import Augmenter
     from dist_loader.sequence.data import Data, Numbers
     from dist_loader.sequence.order import Order
 
@@ -74,7 +74,7 @@ class Batches:
         bad_samples: BadSamples,
         weights: OwnWeights | None,
         host_batch: HostBatch,
-        augment: Callable[[Reader], BatchAugmenter] | None = None,
+        augment: Callable[[Reader], Augmenter] | None = None,
     ) -> None:
         self._data = data
         self._rank = rank
@@ -121,7 +121,7 @@ class Batches:
         self._note_missing(epoch, numbers[shown != numbers])
         weights = np.where(shown < 0, np.float32(0), weights)  # content that does not count, of sample ~shown
         numbers = np.where(shown < 0, ~shown, shown)
-        if self._data.varying is not None and not self.one_length:
+        if self._data.varying is not None and self.varies:
             together, counts = self._everywhere.batch(self._planned.key(epoch, number))
             arrays = shortened(arrays, self._data.varying.names, self._data.varying.length(together[counts > 0]))
         x, y, of_parts = self._data.form.batch(arrays, numbers)
@@ -135,7 +135,7 @@ class Batches:
     @property
     def varies(self) -> bool:
         """Whether the second axis of the arrays is not as long in every batch."""
-        return self._data.form.varies and (self._data.varying is None or not self.one_length)
+        return self._data.varying is not None and not self.one_length
 
     def _read(self, epoch: int, number: int) -> tuple[Arrays, Numbers]:
         """What was read for a batch, by its number in the order of reading, and the samples that it shows."""

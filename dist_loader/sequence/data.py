@@ -61,12 +61,19 @@ class Samples:
         return len(self.classes) or (int(self.labels.max()) + 1 if len(self.labels) else 0)
 
 
-class Form(Protocol):
-    """How the arrays of a batch become what Keras takes."""
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """How the arrays of a batch become what Keras takes: structures whose leaves say where an array comes from.
 
-    @property
-    def varies(self) -> bool:
-        """Whether the second axis of the arrays is not as long in every batch."""
+    Attributes:
+        x: inputs, as `keras.tree` takes them. A leaf is the name of one of the reader's arrays, or a `Column`.
+        y: targets, in the same way; None if there are none.
+        weight: the weights of a sample's parts, such as its tokens; None if there are none.
+    """
+
+    x: Any
+    y: Any = None
+    weight: str | Column | None = None
 
     def batch(self, arrays: Arrays, numbers: Numbers) -> tuple[Any, Any | None, npt.NDArray[Any] | None]:
         """Inputs, targets and weights, each an array or a structure of arrays, shape (n, ...).
@@ -75,25 +82,6 @@ class Form(Protocol):
             arrays: what the reader wrote.
             numbers: the samples in them, int64, shape (n,).
         """
-
-
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """A form: structures, as `keras.tree` takes them, whose leaves say where an array comes from.
-
-    Attributes:
-        x: inputs. A leaf is the name of one of the reader's arrays, or a `Column`.
-        y: targets, in the same way; None if there are none.
-        weight: the weights of a sample's parts, such as its tokens; None if there are none.
-    """
-
-    x: Any
-    y: Any = None
-    weight: str | Column | None = None
-    varies: bool = False
-
-    def batch(self, arrays: Arrays, numbers: Numbers) -> tuple[Any, Any | None, npt.NDArray[Any] | None]:
-        """Inputs, targets and weights of a batch."""
 
         def part(leaf: Any) -> Any:
             if not isinstance(leaf, str):
@@ -135,7 +123,7 @@ class Data:
 
     samples: Samples
     reader: Reader
-    form: Form
+    form: Structure
     recipe: str
     clock: DecodeClock | None = None
     threads: int | None = None

@@ -138,7 +138,7 @@ class TokenSequence(BatchSequence):
                 found.labels,
             ),
             reader,
-            Structure(x, {output_name: found.y} if named else found.y, weight, varies=pad == "longest"),
+            Structure(x, {output_name: found.y} if named else found.y, weight),
             recipe=f"{reader.recipe}, {pad} {multiple}",
             varying=Varying(reader.shape.keys(), length) if pad == "longest" else None,
             order=None if buckets is None else in_buckets,

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dist_loader.cli.launch import positive, words
+from dist_loader.cli.ranks import add_ranks, ranks
 from dist_loader.launching.choose import Request
 from dist_loader.launching.sizing import Wish
 from dist_loader.preflight.doctor import Findings, examine
@@ -42,12 +42,7 @@ def _request(given: argparse.Namespace) -> Request:
     return Request(
         script=(given.script,) if given.script else (),
         wish=Wish(given.np, oversubscribe=given.oversubscribe),
-        hosts=given.hosts,
-        hostfile=given.hostfile,
-        launcher=given.launcher,
-        control=given.control,
-        interfaces=tuple(given.network_interfaces.split(",")) if given.network_interfaces else (),
-        options=tuple(given.launcher_args),
+        **ranks(given),
         check_data=given.data,
     )
 
@@ -84,19 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         "strategies can work there. Exit code 1 if something must be mended.",
         allow_abbrev=False,
     )
+    add_ranks(parser, launchers=("horovodrun", "mpirun", "srun"))
     add = parser.add_argument
-    where = parser.add_mutually_exclusive_group()
-    control = parser.add_mutually_exclusive_group()
-    add("-np", type=positive, metavar="N", help="ranks (default: the slots of all hosts, which are their GPUs)")
-    where.add_argument("-H", dest="hosts", metavar="HOST:SLOTS,...", help="hosts, and how many ranks each takes")
-    where.add_argument("--hostfile", metavar="FILE", help="the same, a host a line: hostA slots=2")
-    add("--with", dest="launcher", choices=("horovodrun", "mpirun", "srun"), help="what would start the ranks")
-    control.add_argument("--gloo", dest="control", action="store_const", const="gloo", help="ranks meet by Gloo")
-    control.add_argument("--mpi", dest="control", action="store_const", const="mpi", help="ranks meet by MPI")
     add("--data", metavar="DIR", help="a folder of class folders, or a saved index, that all hosts must have")
     add("--script", metavar="FILE", help="a file that all hosts must have")
-    add("--oversubscribe", action="store_true", help="more ranks than slots are wanted")
-    add("--network-interfaces", metavar="NAME,...", help="such as eth0 (default: the one that leads to the hosts)")
-    add("--launcher-args", metavar="TEXT", type=words, default=[], help="its options: --launcher-args='TEXT'")
     add("--json", action="store_true", help="print all that was found as JSON")
     return parser

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import TYPE_CHECKING
 
+from dist_loader.cli.ranks import add_ranks, ranks
+from dist_loader.cli.types import count, positive, seconds
 from dist_loader.launching.choose import Request
 from dist_loader.launching.launch import launch
 from dist_loader.launching.sizing import Wish
@@ -30,13 +31,8 @@ def request(argv: Sequence[str]) -> Request:
     return Request(
         script=tuple(script),
         wish=Wish(given.np, given.min_np, given.np_divides, given.oversubscribe),
-        hosts=given.hosts,
-        hostfile=given.hostfile,
-        launcher=given.launcher,
-        control=given.control,
-        interfaces=tuple(given.network_interfaces.split(",")) if given.network_interfaces else (),
+        **ranks(given),
         exports=tuple(given.exports),
-        options=tuple(given.launcher_args),
         log_dir=given.log_dir,
         grace=given.grace,
         restarts=given.restarts,
@@ -54,27 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    where = parser.add_mutually_exclusive_group()
-    control = parser.add_mutually_exclusive_group()
-    add("-np", type=positive, metavar="N", help="ranks (default: the slots of all hosts, which are their GPUs)")
-    where.add_argument("-H", dest="hosts", metavar="HOST:SLOTS,...", help="hosts, and how many ranks each takes")
-    where.add_argument("--hostfile", metavar="FILE", help="the same, a host a line: hostA slots=2")
-    add("--with", dest="launcher", choices=("horovodrun", "mpirun", "srun", "local"), help="what starts the ranks")
-    control.add_argument("--gloo", dest="control", action="store_const", const="gloo", help="ranks meet by Gloo")
-    control.add_argument("--mpi", dest="control", action="store_const", const="mpi", help="ranks meet by MPI")
+    add_ranks(parser, launchers=("horovodrun", "mpirun", "srun", "local"))
     add("--dry-run", action="store_true", help="print the command, and start nothing")
     add("--no-preflight", action="store_true", help="do not look at the hosts before the start")
     add("--check-data", metavar="DIR", help="see before the start that all hosts have the same data there")
-    add("--oversubscribe", action="store_true", help="more ranks than slots are wanted")
-    add("--network-interfaces", metavar="NAME,...", help="such as eth0 (default: the one that leads to the hosts)")
     add("-x", dest="exports", metavar="NAME", action="append", default=[], help="a variable for mpirun to hand on")
-    add(
-        "--launcher-args",
-        metavar="TEXT",
-        type=words,
-        default=[],
-        help="its options: --launcher-args='TEXT'",
-    )
     add("--log-dir", metavar="DIR", help="ranks write to DIR/rank-N.log instead of the terminal")
     add("--grace", type=seconds, default=30.0, metavar="S", help="seconds between SIGTERM and the end (default 30)")
     add("--restarts", type=count, default=0, metavar="N", help="start again after a failure, so many times in a row")
@@ -87,37 +67,3 @@ def _parser() -> argparse.ArgumentParser:
         help="what to run; its arguments stay as they are",
     )
     return parser
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    number = count(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def count(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A duration of at least 0 seconds."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return number
-
-
-def words(text: str) -> list[str]:
-    """The words of a text with quotes."""
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error

@@ -100,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from dist_loader.cli.launch import positive
+    from dist_loader.cli.types import positive
 
     parser = _Parser(
         prog="dist-loader scan",

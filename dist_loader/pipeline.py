@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,6 +44,15 @@ class ReadingTimes:
     fetching: float = 0.0
     decoding: float = 0.0
     ring_full: float = 0.0
+
+    def __add__(self, more: ReadingTimes) -> ReadingTimes:
+        """Both together."""
+        return ReadingTimes(
+            self.samples + more.samples,
+            self.fetching + more.fetching,
+            self.decoding + more.decoding,
+            self.ring_full + more.ring_full,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +235,7 @@ class Pipeline:
                 return
             with self._changed:
                 waited = time.perf_counter() - asked if not self._unfinished else 0.0
-                self.times = replace(self.times, ring_full=self.times.ring_full + waited)
+                self.times += ReadingTimes(ring_full=waited)
                 while not self._closed and self._until is not None and self._next_scheduled >= self._until:
                     self._changed.wait()
                 if self._closed:
@@ -278,13 +287,7 @@ class Pipeline:
                 if failure is not None:
                     batch.errors[part.start] = failure
                 if read:
-                    so_far = self.times
-                    self.times = ReadingTimes(
-                        so_far.samples + read,
-                        so_far.fetching + fetching,
-                        so_far.decoding + decoding,
-                        so_far.ring_full,
-                    )
+                    self.times += ReadingTimes(read, fetching, decoding)
                 batch.unread.remove(part)
                 if not batch.unread:
                     self._unfinished.remove(batch)

@@ -10,7 +10,12 @@ def reason_of(error: Exception) -> str:
     """One line that says what went wrong, without the path, which the message already has."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    words = " ".join(str(error).split())
     if isinstance(error, FetchError | NpyError):
-        return words
+        return " ".join(str(error).split())
+    return class_and_words(error)
+
+
+def class_and_words(error: Exception) -> str:
+    """One line with an error's class and all that it says."""
+    words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

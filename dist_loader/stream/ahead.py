@@ -88,10 +88,4 @@ class Ahead:
     def add_times(self, samples: int = 0, fetching: float = 0.0, decoding: float = 0.0, ring_full: float = 0.0) -> None:
         """Count what a thread did."""
         with self.changed:
-            so_far = self.times
-            self.times = ReadingTimes(
-                so_far.samples + samples,
-                so_far.fetching + fetching,
-                so_far.decoding + decoding,
-                so_far.ring_full + ring_full,
-            )
+            self.times += ReadingTimes(samples, fetching, decoding, ring_full)

@@ -9,6 +9,7 @@ import numpy as np
 from dist_loader.bad_samples import BadSamples, OnBad
 from dist_loader.bad_samples.register import OF_THE_PROCESS
 from dist_loader.errors import ConfigError, DistLoaderError, SampleError
+from dist_loader.readers.reason import class_and_words
 from dist_loader.sequence.data import Samples
 
 if TYPE_CHECKING:
@@ -94,9 +95,8 @@ class BadItems:
         except Exception as error:
             if not _of_the_item(error):
                 raise
-            words = " ".join(str(error).split())
-            reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
-            self.register.note(SampleError(number, self._name(number, epoch), reason[:_MOST_LETTERS]), epoch)
+            reason = class_and_words(error)[:_MOST_LETTERS]
+            self.register.note(SampleError(number, self._name(number, epoch), reason), epoch)
             if self.register.on_bad == "raise":
                 raise
             return BAD

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dist_loader.errors import ConfigError
 from dist_loader.permutation import Permutation
+from dist_loader.sizes import accumulation
 
 if TYPE_CHECKING:
     from dist_loader.sequence.order import Order
@@ -88,14 +89,8 @@ class Plan:
         Raises:
             ConfigError: the global batch is no multiple of device_batch x replicas x world_size.
         """
-        at_once = self.device_batch * self.replicas * self.world_size
-        accumulate, rest = divmod(_whole_number("global_batch", global_batch, at_least=1), at_once)
-        if rest or not accumulate:
-            raise ConfigError(
-                f"global_batch {global_batch} must be a multiple of {at_once}, which is device_batch "
-                f"{self.device_batch} x {self.replicas} replicas x {self.world_size} ranks"
-            )
-        return replace(self, accumulate=accumulate)
+        given = _whole_number("global_batch", global_batch, at_least=1)
+        return replace(self, accumulate=accumulation(given, self.device_batch, self.replicas, self.world_size))
 
     def in_slices(self, slices: int) -> Plan:
         """This plan with a device's part of an update computed in so many equal slices."""

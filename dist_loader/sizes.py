@@ -54,6 +54,22 @@ def batches_in_host_batch(host_batch: int | str, batch: int, sample_bytes: int) 
     return held
 
 
+def accumulation(global_batch: int, device_batch: int, replicas: int, world_size: int) -> int:
+    """How many device batches each device computes for one update over a global batch.
+
+    Raises:
+        ConfigError: the global batch is no multiple of device_batch x replicas x world_size.
+    """
+    at_once = device_batch * replicas * world_size
+    accumulate, rest = divmod(global_batch, at_once)
+    if rest:
+        raise ConfigError(
+            f"global_batch {global_batch} must be a multiple of {at_once}, which is device_batch "
+            f"{device_batch} x {replicas} replicas x {world_size} ranks"
+        )
+    return accumulate
+
+
 def at_least_one(name: str, value: int) -> int:
     """A setting that counts something.
 

@@ -9,7 +9,7 @@ import time
 import weakref
 from array import array
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -19,11 +19,11 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from dist_loader.bad_samples import BadSamples, OnBad
 from dist_loader.cores import reading_threads
-from dist_loader.draws import Draws
+from dist_loader.draws import Draws, as_dataset
 from dist_loader.errors import ConfigError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
 from dist_loader.plan import Plan, Remainder
-from dist_loader.sequence.augment import Augment, BatchAugmenter, SampleAugmenter, structure_of, with_targets_read
+from dist_loader.sequence.augment import Augment, augmented
 from dist_loader.sequence.balance import BalancedOrder, Shares
 from dist_loader.sequence.batches import Batches, HostBatch
 from dist_loader.sequence.weights import own_weights
@@ -32,13 +32,11 @@ from dist_loader.topology import Topology, agreed_world
 from dist_loader.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from dist_loader.pipeline import ReadingTimes
     from dist_loader.sequence.data import Data
     from dist_loader.sequence.order import Order
-
-_HANDED_TO_TENSORFLOW_AHEAD = 2  # batches; the host window behind it holds the rest of what is read ahead
 
 
 class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
@@ -155,10 +153,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         self.bad_samples = BadSamples(self.samples, on_bad, bad_budget, seed, self.world.rank, bad_file)
-        if augment is not None or augment_batch is not None:
-            data = with_targets_read(data)
-        if augment is not None:
-            data = replace(data, reader=SampleAugmenter(data.reader, structure_of(data), augment, seed))
+        data, of_batches = augmented(data, augment, augment_batch, seed, plan.device_batch)
         self._data = data
         self._batches = Batches(
             data,
@@ -168,9 +163,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             self.bad_samples,
             self.own_weights,
             HostBatch(host_batch, host_passes, data.threads or self.threads, checked_seconds("timeout", timeout)),
-            None
-            if augment_batch is None
-            else lambda reader: BatchAugmenter(reader, structure_of(data), augment_batch, seed, plan.device_batch),
+            of_batches,
         )
         self._epoch = 0
         self._pass: object = None
@@ -281,11 +274,12 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
     def facts(self) -> dict[str, Any]:
         """What must be the same on all ranks."""
         weights = {name: getattr(self.own_weights, name, None) for name in ("by_sample", "by_label")}
+        data = self.fingerprints()
         return {
             "samples": len(self.samples),
             "classes": _digest(json.dumps(self.samples.classes).encode()),
-            "index": self.samples.fingerprint,
-            "order": "of the plan" if self.order is None else self.order.fingerprint,
+            "index": data["index fingerprint"],
+            "order": data["order"],
             **{name: value for name, value in asdict(self.plan).items() if name != "samples"},
             "global_batch": self.plan.global_batch,
             "pixels": self.recipe,
@@ -344,20 +338,12 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def get_tf_dataset(self) -> Any:
         """One epoch as a `tf.data.Dataset`; called by Keras."""
-        import tensorflow as tf
-
         refuse_what_keras_would_ignore(self)
         if self._has_peers:
             refuse_unsynchronised_fit(self, self.world)
         step = self.first_step(self._epoch) % len(self)
         self._first = self._epoch, step, self[step]
-        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(self._shape(array), array.dtype), self._first[2])
-        # TensorFlow never lets go of a generator function: it must not hold the sequence, and with it the host batch.
-        draws, one_pass = self._draws, weakref.WeakMethod(self._one_pass)
-        dataset = tf.data.Dataset.from_generator(lambda: draws.watched(_called(one_pass)), output_signature=spec)
-        options = tf.data.Options()
-        options.autotune.enabled = False  # nothing to tune, and its thread's end holds up every other epoch by 0.15 s
-        return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD).with_options(options)
+        return as_dataset(self._draws, self._one_pass, self._first[2], self._shape)
 
     def _shape(self, array: npt.NDArray[Any]) -> tuple[int | None, ...]:
         """Of an array in all batches; None where it is not the same in each."""
@@ -440,11 +426,3 @@ def _named(**functions: Any) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=6).hexdigest()
-
-
-def _called(method: weakref.WeakMethod[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
-    """What a method returns, if its object is still there."""
-    function = method()
-    if function is None:
-        raise RuntimeError("the sequence that this dataset was made of is gone; keep a reference to it")
-    return function()

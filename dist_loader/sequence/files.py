@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import os
 
     from dist_loader.readers import Paths
+    from dist_loader.readers.source import Source
     from dist_loader.sequence.options import Options
 
 
@@ -32,9 +33,24 @@ def clocked_source(
     Raises:
         ConfigError: a value that cannot work.
     """
-    threads, timeout = options.get("threads"), checked_seconds("timeout", options.get("timeout", 300.0))
+    source, reading = asked_source(paths, requests, local_copy, local_copy_bytes, options)
+    return DecodeClock(source, min(checked_seconds("decode_timeout", decode_timeout), _timeout(options) / 2)), reading
+
+
+def asked_source(
+    paths: Paths,
+    requests: int,
+    local_copy: str | os.PathLike[str] | None,
+    local_copy_bytes: str,
+    options: Options,
+) -> tuple[Source, int]:
+    """The source without a clock, and the number of reading threads; as `clocked_source`."""
+    threads, timeout = options.get("threads"), _timeout(options)
     if threads is None:
         threads = reading_threads(agreed_world(options.get("strategy"), options.get("world")))
     at_least_one("threads", threads)
-    source, reading = source_for(paths, threads, requests, local_copy, local_copy_bytes, timeout)
-    return DecodeClock(source, min(checked_seconds("decode_timeout", decode_timeout), timeout / 2)), reading
+    return source_for(paths, threads, requests, local_copy, local_copy_bytes, timeout)
+
+
+def _timeout(options: Options) -> float:
+    return checked_seconds("timeout", options.get("timeout", 300.0))

@@ -10,13 +10,12 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from dist_loader.cores import reading_threads
-from dist_loader.draws import Draws
+from dist_loader.draws import HANDED_TO_TENSORFLOW_AHEAD, Draws, as_dataset
 from dist_loader.errors import ConfigError
 from dist_loader.keras_calls import (
     builds_model,
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from dist_loader.stream.source import Make
     from dist_loader.stream.vote import Gather
 
-_HANDED_TO_TENSORFLOW_AHEAD = 2  # batches
 # Of the sequences of a rank, which all ranks make in the same order.
 _numbers: defaultdict[World, Iterator[int]] = defaultdict(itertools.count)
 
@@ -211,29 +209,17 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
 
     def get_tf_dataset(self) -> Any:
         """The batches of an epoch as a `tf.data.Dataset`; called by Keras."""
-        import tensorflow as tf
-
         refuse_what_keras_would_ignore(self)
         if self.world.size > 1:
             refuse_unsynchronised_fit(self, self.world)
-        spec = keras.tree.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), self.example())
-        self_there, draws, steps = weakref.ref(self), self._draws, weakref.WeakMethod(self._steps)
-
-        def batches() -> Iterator[Any]:
-            sequence = self_there()
-            if sequence is None:
-                raise RuntimeError("the sequence that this dataset was made of is gone; keep a reference to it")
-            return draws.watched(sequence.get_numpy_iterator())
+        steps = weakref.WeakMethod(self._steps)
 
         def steps_there(together: int) -> Iterator[tuple[int, int]]:
             found = steps()
             return iter(()) if found is None else found(together)
 
         take_steps_as_they_come(steps_there)
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return dataset.prefetch(_HANDED_TO_TENSORFLOW_AHEAD).with_options(options)
+        return as_dataset(self._draws, self.get_numpy_iterator, self.example(), lambda array: array.shape)
 
     def _steps(self, together: int) -> Iterator[tuple[int, int]]:
         """Begin a pass of Keras's: its steps, so many at a time, each as soon as all ranks have agreed on it."""
@@ -245,7 +231,7 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         epoch = self._epoch
         first = self.first_step(epoch)
         feeder = self._feeder_at(epoch, first)
-        feeder.hold_at_least(together + _HANDED_TO_TENSORFLOW_AHEAD)
+        feeder.hold_at_least(together + HANDED_TO_TENSORFLOW_AHEAD)
         self._begun, self._waited = (feeder, epoch, first), 0.0
         return self._steps_from(feeder, epoch, first, together)
 

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from dist_loader.cores import reading_threads
 from dist_loader.errors import ConfigError
 from dist_loader.index.ids import index_of_ids
 from dist_loader.readers.npy import Header, NpyError, check_numbers, header_of, kept_dtype
@@ -18,13 +17,11 @@ from dist_loader.readers.reason import reason_of
 from dist_loader.readers.source import Source
 from dist_loader.readers.volume import VolumeReader
 from dist_loader.remote.address import redacted
-from dist_loader.remote.source import source_for
 from dist_loader.sequence.batch_sequence import BatchSequence
 from dist_loader.sequence.columns import Labels, digest_of
 from dist_loader.sequence.data import Data, Samples, Structure
+from dist_loader.sequence.files import asked_source
 from dist_loader.sequence.targets import Targets, targets_of
-from dist_loader.sizes import at_least_one, checked_seconds
-from dist_loader.topology import agreed_world
 
 if TYPE_CHECKING:
     from dist_loader.index import Index
@@ -82,11 +79,7 @@ class VolumeSequence(BatchSequence):
         ids = ids if hasattr(ids, "__len__") else list(ids)
         self.index = index_of_ids(ids, files)
         targets = None if y is None else _targets(ids, y, len(self.index), labels, classes)
-        threads, timeout = options.get("threads"), checked_seconds("timeout", options.get("timeout", 300.0))
-        if threads is None:
-            threads = reading_threads(agreed_world(options.get("strategy"), options.get("world")))
-        at_least_one("threads", threads)
-        source, reading = source_for(self.index, threads, requests, local_copy, local_copy_bytes, timeout)
+        source, reading = asked_source(self.index, requests, local_copy, local_copy_bytes, options)
         reader = _reader(self.index, source, shape, dtype, add_channel)
         data = Data(
             Samples(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from dist_loader.errors import ConfigError
-from dist_loader.sizes import at_least_one
+from dist_loader.sizes import accumulation, at_least_one
 
 Remainder = Literal["weight", "drop"]
 
@@ -50,13 +50,8 @@ class Division:
         Raises:
             ConfigError: the global batch is no multiple of device_batch x replicas x world_size.
         """
-        at_once = self.device_batch * self.replicas * self.world_size
-        if at_least_one("global_batch", global_batch) % at_once:
-            raise ConfigError(
-                f"global_batch {global_batch} must be a multiple of {at_once}, which is device_batch "
-                f"{self.device_batch} x {self.replicas} replicas x {self.world_size} ranks"
-            )
-        return replace(self, accumulate=global_batch // at_once)
+        given = at_least_one("global_batch", global_batch)
+        return replace(self, accumulate=accumulation(given, self.device_batch, self.replicas, self.world_size))
 
     def in_slices(self, slices: int) -> Division:
         """The same with a device's part of an update computed in so many equal slices."""

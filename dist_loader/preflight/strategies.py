@@ -49,7 +49,7 @@ def ways(facts: Facts, programs: Mapping[str, str | None], slurm: str | None) ->
         _way("mirrored", packages or mirrored, f"one process on {devices}"),
         _way("horovodrun --gloo", horovod or _gloo(facts, programs), ranks),
         _way("horovodrun --mpi", horovod or _installed(programs, "horovodrun") or _mpi(facts, programs), ranks),
-        _way("mpirun", horovod or _mpi(facts, programs), ranks),
+        _way("mpirun", horovod or _mpirun(facts, programs), ranks),
         _way("srun", horovod or _srun(facts, programs, slurm), "the tasks of this allocation"),
     ]
 
@@ -98,6 +98,15 @@ def _mpi(facts: Facts, programs: Mapping[str, str | None]) -> str | None:
     if family(linked) != family(called):
         return f"mpirun is of {called}, Horovod is linked to {linked}: PATH, or {BUILD}"
     return None
+
+
+def _mpirun(facts: Facts, programs: Mapping[str, str | None]) -> str | None:
+    """Any mpirun will do where the ranks can meet by Gloo: `launch` lets them without being asked under MPICH."""
+    assert facts.horovod is not None
+    why_not = _mpi(facts, programs)
+    if why_not is None or not facts.horovod.gloo or facts.mpirun is None:
+        return why_not
+    return None if family(facts.mpirun) == "MPICH" else f"{why_not}, or launch --with mpirun --gloo"
 
 
 def _srun(facts: Facts, programs: Mapping[str, str | None], slurm: str | None) -> str | None:

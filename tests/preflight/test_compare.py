@@ -223,6 +223,8 @@ PROGRAMS = {"horovodrun": "/bin/horovodrun", "mpirun": "/bin/mpirun", "srun": No
         ({"horovod": replace(HOROVOD, mpi=None)}, PROGRAMS, None, "single mirrored gloo", "has no MPI"),
         ({"horovod": replace(HOROVOD, gloo=False)}, PROGRAMS, None, "single mirrored mpi mpirun", "has no Gloo"),
         ({"mpirun": "Open MPI 5.0.1"}, PROGRAMS, None, "single mirrored gloo", "mpirun is of Open MPI 5.0.1"),
+        ({"mpirun": "Open MPI 5.0.1"}, PROGRAMS, None, "single mirrored gloo", "or launch --with mpirun --gloo"),
+        ({"mpirun": "MPICH 4.2.1"}, PROGRAMS, None, "single mirrored gloo mpirun", "mpirun is of MPICH 4.2.1"),
         ({"versions": {}}, PROGRAMS, None, "", "tensorflow and keras not installed"),
     ],
 )

@@ -36,13 +36,13 @@ class Engine:
     folder: Path
 
     def podman(
-        self, *arguments: str | Path, timeout: float = 120, check: bool = True
+        self, *arguments: str | Path, timeout: float = 120, check: bool = True, given: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run podman to its end; output as text."""
         done = subprocess.run(
             [*self._command(), *map(str, arguments)],
             env={**os.environ, "TMPDIR": "/var/tmp"},
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -77,12 +77,20 @@ class Engine:
         shutil.rmtree(root)
         return "localhost/bookworm:base"
 
-    def build(self, target: str, base: str, tag: str) -> str:
-        """Build a target of the Dockerfile."""
+    def image_of(self, folder: Path, tag: str) -> str:
+        """An image of nothing but a folder's files, at /contents."""
+        self.podman(
+            "build", f"--tag={tag}", "--file=-", str(folder), timeout=600, given="FROM scratch\nCOPY . /contents\n"
+        )
+        return tag
+
+    def build(self, target: str, tag: str, **arguments_of_build: str) -> str:
+        """Build a target of the Dockerfile, with build arguments."""
         # The host's name: one of its own would be in no /etc/hosts, and Gloo, which the build tries, needs its address.
         arguments = ["--isolation=chroot", "--uts=host"]
         arguments += ["--layers", "--format=docker", f"--target={target}", f"--tag={tag}"]
-        arguments += [f"--build-arg=BASE_IMAGE={base}", f"--file={ROOT / 'docker' / 'Dockerfile'}", str(ROOT)]
+        arguments += [f"--build-arg={name}={value}" for name, value in arguments_of_build.items()]
+        arguments += [f"--file={ROOT / 'docker' / 'Dockerfile'}", str(ROOT)]
         self.podman("build", *arguments, timeout=2400)
         return tag
 

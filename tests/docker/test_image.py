@@ -1,4 +1,4 @@
-"""The image for processors, built and run for real, when `make test-docker` asks for it."""
+"""The images, built and run for real, when `make test-docker` asks for it; that for GPUs where there is an nvcc."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from tests.docker.mpi_operator import Rehearsal
 ASKED = "DIST_LOADER_TEST_IMAGES"
 # What is run in place of the local image of Debian, where a registry can be reached: python:3.11.13-slim-bookworm.
 BASE = "DIST_LOADER_TEST_BASE_IMAGE"
+# A folder with a CUDA 12 toolkit (bin/nvcc), which stands for NVIDIA's image: nvidia/cuda:12.5.1-devel-ubuntu22.04.
+CUDA = "DIST_LOADER_TEST_CUDA"
 
 pytestmark = [
     pytest.mark.distributed,
@@ -39,9 +41,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def image(engine: Engine) -> str:
-    base = os.environ.get(BASE) or engine.base_image()
-    return engine.build("cpu", base, "localhost/dist_loader:cpu")
+def base(engine: Engine) -> str:
+    return os.environ.get(BASE) or engine.base_image()
+
+
+@pytest.fixture(scope="module")
+def image(engine: Engine, base: str) -> str:
+    return engine.build("cpu", "localhost/dist_loader:cpu", BASE_IMAGE=base)
+
+
+@pytest.fixture(scope="module")
+def gpu_image(engine: Engine, base: str) -> str:
+    if CUDA not in os.environ:
+        pytest.skip(f"needs a CUDA 12 toolkit, {CUDA}=FOLDER")
+    cuda = engine.image_of(Path(os.environ[CUDA]), "localhost/cuda:devel")
+    return engine.build("gpu", "localhost/dist_loader:gpu", BASE_IMAGE=base, CUDA_IMAGE=cuda, CUDA_FOLDER="/contents")
 
 
 def test_what_is_in_the_image(engine: Engine, image: str) -> None:
@@ -155,6 +169,20 @@ def test_a_worker_that_is_taken_away_and_comes_back(engine: Engine, image: str, 
                 time.sleep(0.5)
     assert "starting again in 1 s, 1 of 10" in said.stderr
     assert "going on from the checkpoint at " in said.stdout + said.stderr
+
+
+def test_the_image_for_gpus_has_nccl_and_trains_without_a_gpu(engine: Engine, gpu_image: str) -> None:
+    """As far as a machine without a GPU can tell: what uses one is compiled and loaded, and not called."""
+    look = "for tool in cc gcc g++ ld make cmake nvcc; do command -v $tool; done; horovodrun --check-build"
+    done = engine.run(gpu_image, "sh", "-c", look, options=["--network=none"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("Horovod v")  # none of the tools is there
+    for part in ("TensorFlow", "MPI", "Gloo", "NCCL"):
+        assert f"[X] {part}" in done.stdout
+    for ranks in ((), ("-np", "2", "--oversubscribe"), ("-np", "2", "--oversubscribe", "--with", "mpirun")):
+        done = engine.run(gpu_image, *ranks, TRAIN, *DIGITS, options=["--network=none"], timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("horovod: 2 ranks x 1 devices" in done.stdout) == bool(ranks)
 
 
 def rehearse(engine: Engine, image: str, folder: Path) -> Rehearsal:

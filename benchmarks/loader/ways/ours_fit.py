@@ -2,10 +2,15 @@
 
 Its train step counts the images and adds up some of their pixels, and does no more: what is left is the loader, Keras
 and the way between them. The count is what shows that every batch came.
+
+A round is an epoch of one long `fit`, which waits in a thread between the rounds: what a call of `fit` takes by itself,
+some 0.1 s of processor time, would be a tenth of a round and is nothing of a training.
 """
 
 from __future__ import annotations
 
+import threading
+from queue import SimpleQueue
 from typing import Any
 
 from benchmarks.loader.corpus import Corpus
@@ -47,21 +52,48 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
             tf.numpy_function(self.seen.add, [data[0]], [])
             return {"images": tf.shape(data[0])[0]}
 
-    empty = Empty()
+    class Turns(keras.callbacks.Callback):  # type: ignore[misc]
+        """Lets `fit` run one epoch at a time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun: SimpleQueue[None] = SimpleQueue()
+            self.ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.begun.get()
+            sequence.read_ahead_to(sequence.epoch + 1)  # nothing of the next round is read in this one
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.ended.put(None)
+
+        def next(self) -> None:
+            """Run an epoch to its end."""
+            self.begun.put(None)
+            if (error := self.ended.get()) is not None:
+                raise error
+
+    empty, turns = Empty(), Turns()
     empty.compile()
 
+    def train() -> None:
+        try:
+            empty.fit(sequence, epochs=1 << 30, verbose=0, callbacks=[turns])
+        except BaseException as error:  # noqa: BLE001 (whatever it is, who waits for the epoch gets it)
+            turns.ended.put(error)
+
     def epoch(seen: Seen) -> None:
-        sequence.read_ahead_to(sequence.epoch + 1)
         if seen.thorough:
             looking = Looking(seen)
             looking.compile()
-            looking.fit(sequence, verbose=0)
             sequence.read_ahead_to(sequence.epoch + 1)
-            empty.fit(sequence, verbose=0)  # traces its train step
+            looking.fit(sequence, verbose=0)
+            threading.Thread(target=train, daemon=True).start()
+            turns.next()  # traces its train step
             return
         empty.images.assign(0)
         empty.sample.assign(0)
-        empty.fit(sequence, verbose=0)
+        turns.next()
         seen.images, seen.sample = int(empty.images.numpy()), int(empty.sample.numpy())
 
     return epoch

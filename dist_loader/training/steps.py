@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.losses import loss as keras_loss
+from tensorflow.python.eager import context
 
 from dist_loader.devices import Devices
 from dist_loader.training import counts
@@ -116,8 +117,7 @@ class Step:
                 y_pred = self._call(part, training)
             if not needs_global_count(self.model, y_pred):
                 return None
-            if not self.model._compile_loss.built:  # it makes variables
-                self.model._compile_loss.build(y, y_pred)
+            self._build(self.model._compile_loss, y, y_pred)
             weights = unscaled(weights, share)
 
             def note(count: Any) -> Any:
@@ -182,6 +182,7 @@ class Step:
 
     def _tracked_loss(self, data: Data, y_pred: Any, training: bool) -> Any:
         model, (x, y, weights) = self.model, data
+        self._build(model._compile_loss, y, y_pred)
         loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weights, training=training)
         tracked = keras_loss.unscale_loss_for_distribution(loss)
         model._loss_tracker.update_state(tracked, sample_weight=self.trace.rows)
@@ -194,8 +195,19 @@ class Step:
             real = real_rows(weights)
             weights = only(real, unscaled(weights, share))
             x, y, y_pred = (only(real, part) for part in (x, y, y_pred))
+        self._build(self.model._compile_metrics, y, y_pred)
         with told(self.trace, over_world=False):
             self.model.compute_metrics(x, y, y_pred, sample_weight=weights)
+
+    def _build(self, compiled: Any | None, y: Any, y_pred: Any) -> None:
+        """Make the variables of the compiled losses or metrics, which Keras makes while it traces their first use.
+
+        They are made outside of the step: one that makes variables is traced a second time by TensorFlow, which takes
+        as long as the first. (Over replicas Keras has made them before.)
+        """
+        if compiled is not None and not compiled.built:
+            with tf.Graph().as_default(), context.eager_mode():  # `tf.init_scope` would still count them as the step's
+                compiled.build(y, y_pred)
 
 
 def real_share(devices: Devices, weights: Any | None) -> Any | None:

@@ -75,7 +75,7 @@ test-quick: $(HOROVOD)
 
 test-distributed: $(HOROVOD)
 	@echo '== tests that start real ranks'
-	@$(BIN)/python -m pytest -m distributed -n 2 --dist loadfile --durations 15
+	@$(BIN)/python -m pytest -m distributed -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-docker: $(PACKAGES)
 	@echo '== the image, built and run: a quarter of an hour or more, and some 10 GB for that time'

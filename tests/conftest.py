@@ -22,6 +22,15 @@ settings.register_profile("dist_loader", deadline=None)  # a busy machine is not
 settings.load_profile("dist_loader")
 
 
+# Of the tests that start ranks, the files that take minutes begin first: two at a time, none is left for the end alone.
+LONGEST = ("test_parity", "test_rows", "test_resume", "test_hosts", "test_train_job", "test_slurm", "test_drills")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; the tests of each keep theirs."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Index]:
     """An index of some PNG images of 8 x 8 pixels in two classes, each showing its own sample number.

@@ -79,7 +79,7 @@ test-distributed: $(HOROVOD)
 
 test-docker: $(PACKAGES)
 	@echo '== the image, built and run: a quarter of an hour or more, and some 10 GB for that time'
-	@DIST_LOADER_TEST_IMAGES=1 $(BIN)/python -m pytest -m distributed tests/docker
+	@DIST_LOADER_TEST_IMAGES=1 $(BIN)/python -m pytest -m distributed tests/docker --durations 0
 
 lint: $(PACKAGES)
 	@echo '== ruff and mypy'

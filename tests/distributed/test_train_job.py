@@ -65,7 +65,7 @@ def job(images: Path, once: Callable) -> Callable[[Launch], Job]:
     ("launch", "strategy", "launcher"),
     [
         (Launch("python"), "single", "none"),
-        (Launch("gloo", 2), "horovod", "horovodrun"),
+        (Launch("horovodrun", 2), "horovod", "horovodrun"),
         (Launch("mpi", 2), "horovod", "mpirun"),
     ],
     ids=str,
@@ -84,7 +84,7 @@ def test_the_same_file_runs_under_every_launcher(launch: Launch, strategy: str, 
     assert "val_accuracy" in ran.done.stdout or "val accuracy" in ran.done.stdout
 
 
-@pytest.mark.parametrize("launch", [Launch("gloo", 2), Launch("mpi", 2)], ids=str)
+@pytest.mark.parametrize("launch", [Launch("horovodrun", 2), Launch("mpi", 2)], ids=str)
 def test_rank_0_speaks_and_the_others_write_logs(launch: Launch, job: Callable) -> None:
     ran = job(launch)
     assert ran.done.stdout.count("epoch 2/2  step") == 1
@@ -102,7 +102,7 @@ def test_stock_keras_loads_the_model_without_this_package(job: Callable, tmp_pat
         "assert model.predict(np.zeros((2, 8, 8, 3), 'uint8'), verbose=0).shape == (2, 3)\n"
         "model.fit(np.zeros((2, 8, 8, 3), 'uint8'), np.zeros(2), verbose=0)\n"
     )
-    model = job(Launch("gloo", 2)).folder / "model.keras"
+    model = job(Launch("horovodrun", 2)).folder / "model.keras"
     env = {**environment(), "PYTHONPATH": str(tmp_path)}
     python = Launch("python").command("-c", code, model)
     done = run([python[0], "-P", *python[1:]], env=env)
@@ -144,7 +144,7 @@ def broken_image(images: Path, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("launch", [Launch("gloo", 2), Launch("mpi", 2)], ids=str)
+@pytest.mark.parametrize("launch", [Launch("horovodrun", 2), Launch("mpi", 2)], ids=str)
 def test_a_broken_image_ends_all_ranks_and_is_named(launch: Launch, images: Path, tmp_path: Path) -> None:
     path = broken_image(images, tmp_path / "data")
     command = launch.command(TRAIN, "--data", tmp_path / "data", "--run-dir", tmp_path / "run", *SMALL)

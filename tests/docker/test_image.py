@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.docker.composition import Composition
 from tests.docker.engine import ROOT, Engine, lacking
 from tests.docker.mpi_operator import Rehearsal
 
@@ -169,6 +170,17 @@ def test_a_worker_that_is_taken_away_and_comes_back(engine: Engine, image: str, 
                 time.sleep(0.5)
     assert "starting again in 1 s, 1 of 10" in said.stderr
     assert "going on from the checkpoint at " in said.stdout + said.stderr
+
+
+def test_the_compose_file_trains_over_two_workers(engine: Engine, image: str) -> None:
+    recipe = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
+    compose = Composition(engine, recipe, image)
+    with compose.up():
+        done = compose.run("train", timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "horovod: 2 ranks x 1 devices" in done.stdout
+        found = engine.run(image, "ls", "/home/trainer/runs/train", options=["--volume=runs:/home/trainer/runs"])
+        assert "model.keras" in found.stdout
 
 
 def test_the_image_for_gpus_has_nccl_and_trains_without_a_gpu(engine: Engine, gpu_image: str) -> None:

@@ -270,7 +270,7 @@ class Pipeline:
         while (work := self._parts.get()) is not None:
             batch, part, place = work
             self._at_work[this_thread] = batch
-            started, fetching, read, failure = time.perf_counter(), 0.0, 0, None
+            started, waited, fetching, read, failure = time.perf_counter(), self._waited(), 0.0, 0, None
             try:
                 if not batch.abandoned and place is batch.place:
                     taken = self._reader.read(place.numbers[part], batch.epoch, rows(place.arrays, part))
@@ -278,7 +278,7 @@ class Pipeline:
                     read = len(batch.numbers[part])
             except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
                 failure = error
-            decoding = time.perf_counter() - started - fetching
+            decoding = time.perf_counter() - started - fetching - (self._waited() - waited)
             with self._changed:
                 if self._at_work.pop(this_thread, None) is None:
                     return  # it took too long, and another thread has its place
@@ -294,6 +294,10 @@ class Pipeline:
                     batch.ready.set()
                     if batch.abandoned:
                         self._ring.give_back(place.frame)
+
+    def _waited(self) -> float:
+        """Seconds that this thread has waited for its turn to decode."""
+        return 0.0 if self._clock is None else self._clock.waited()
 
     def close(self) -> None:
         """Stop all threads, and let go who waits for a batch. A read that has begun is waited for, but not for ever."""

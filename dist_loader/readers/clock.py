@@ -25,7 +25,7 @@ class DecodeClock:
     def __init__(self, source: Source, limit: float) -> None:
         self.limit = limit
         self._inner = source
-        self._reading = threading.local()
+        self._own = threading.local()  # the path that a thread reads, and how long it has waited
         self._began: dict[int, tuple[float, str]] = {}  # by thread; whoever removes an entry leaves `decoding`
         self._too_long: set[str] = set()
         self.source = replace(source, read=self._read, decoding=self)
@@ -33,12 +33,18 @@ class DecodeClock:
     def _read(self, path: str) -> Content:
         if path in self._too_long:
             raise TimeoutError(errno.ETIMEDOUT, f"it took longer than {self.limit:g} s to decode")
-        self._reading.path = path
+        self._own.path = path
         return self._inner.read(path)
 
+    def waited(self) -> float:
+        """Seconds that this thread has waited for its turn to decode, in all."""
+        return getattr(self._own, "waited", 0.0)
+
     def __enter__(self) -> None:
+        asked = time.perf_counter()
         self._inner.decoding.__enter__()
-        self._began[threading.get_ident()] = time.monotonic(), self._reading.path
+        self._own.waited = self.waited() + time.perf_counter() - asked
+        self._began[threading.get_ident()] = time.monotonic(), self._own.path
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

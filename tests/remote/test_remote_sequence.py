@@ -49,6 +49,24 @@ def test_batches_are_those_of_the_plan_with_many_requests_in_flight(
     sequence.close()
 
 
+def test_waiting_for_a_turn_to_decode_is_not_taken_for_decoding(site: Site) -> None:
+    """24 threads ask for files, and 2 of them decode at a time: never more than 2 seconds of decoding in a second."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "png")
+    index = put_images(site, 48)
+    site.files.update(dict.fromkeys(site.files, file.getvalue()))
+    started = time.perf_counter()
+    sequence = sequence_of(index, requests=24)
+    sequence.read_ahead_to(1)
+    for step in range(3):
+        sequence[step]
+    times = sequence.reading_times()
+    assert times.samples == 48
+    assert 0 < times.decoding <= 2 * (time.perf_counter() - started)
+    sequence.close()
+
+
 @pytest.mark.parametrize("fault", [404, "silent"])
 def test_a_file_that_does_not_come_is_an_error_with_its_address_and_in_time(site: Site, fault: int | str) -> None:
     index = put_images(site, 16)

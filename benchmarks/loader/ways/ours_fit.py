@@ -10,6 +10,7 @@ some 0.1 s of processor time, would be a tenth of a round and is nothing of a tr
 from __future__ import annotations
 
 import threading
+import weakref
 from queue import SimpleQueue
 from typing import Any
 
@@ -57,11 +58,12 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
 
         def __init__(self) -> None:
             super().__init__()
-            self.begun: SimpleQueue[None] = SimpleQueue()
+            self.begun: SimpleQueue[bool] = SimpleQueue()
             self.ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.begun.get()
+            if not self.begun.get():
+                raise SystemExit  # of this thread: nobody wants another epoch
             sequence.read_ahead_to(sequence.epoch + 1)  # nothing of the next round is read in this one
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -69,7 +71,7 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
 
         def next(self) -> None:
             """Run an epoch to its end."""
-            self.begun.put(None)
+            self.begun.put(True)
             if (error := self.ended.get()) is not None:
                 raise error
 
@@ -96,4 +98,5 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
         turns.next()
         seen.images, seen.sample = int(empty.images.numpy()), int(empty.sample.numpy())
 
+    weakref.finalize(epoch, turns.begun.put, False)
     return epoch

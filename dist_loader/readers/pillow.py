@@ -44,13 +44,17 @@ def read_with_pillow(data: Content, box_of: Callable[[int, int], Box], resize: R
     Raises:
         Exception: of any kind; Pillow's decoders raise whatever a broken file leads them to.
     """
+    mode = "RGB" if out.shape[2] == 3 else "L"
     with Image.open(io.BytesIO(data), formats=known_formats()) as image:
-        upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB" if out.shape[2] == 3 else "L")
-    top, left, height, width = box_of(upright.height, upright.width)
-    if (width, height) != upright.size:
-        upright = upright.crop((left, top, left + width, top + height))
-    resized = upright.resize((out.shape[1], out.shape[0]), FILTERS[resize])
-    out[...] = np.asarray(resized).reshape(out.shape)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it would copy what is upright already
+        upright = _eight_bit(image)
+        upright = upright if upright.mode == mode else upright.convert(mode)
+        top, left, height, width = box_of(upright.height, upright.width)
+        if (width, height) != upright.size:
+            upright = upright.crop((left, top, left + width, top + height))
+        resized = upright.resize((out.shape[1], out.shape[0]), FILTERS[resize])
+        out[...] = np.asarray(resized).reshape(out.shape)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

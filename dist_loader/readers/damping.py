@@ -34,7 +34,10 @@ def segments(data: Content) -> list[tuple[int, int, int]]:
     found = []
     at, last = 2, len(data) - 4
     while at <= last and data[at] == 0xFF:
-        marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
+        length = data[at + 2] << 8 | data[at + 3]
+        if length < 2:  # it counts itself
+            break
+        marker, end = data[at + 1], at + 2 + length
         found.append((marker, at + 4, end))
         if marker == _SCAN:
             break

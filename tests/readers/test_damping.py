@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -63,6 +63,7 @@ def test_fine_and_odd_tables_are_left_alone():
 
 
 @given(st.binary(max_size=60), st.integers(0, 700))
+@example(b"\x00", 5)
 def test_what_is_broken_is_not_read_beyond_its_end(noise, length):
     data = WHOLE[:length] + noise
     parts = segments(data)

@@ -77,7 +77,7 @@ def choose_launcher(request: Request, hosts: Hosts, env: Mapping[str, str]) -> t
     return ("srun" if name == "srun" else "mpirun"), program
 
 
-def meets_by_gloo(launcher: Launcher, mpi: Mpi | None, control: str | None) -> bool:
+def meets_by_gloo(launcher: Launcher, mpi: str | None, control: str | None) -> bool:
     """Whether `launch` itself tells the ranks where they meet.
 
     By default where MPI would have to fit: srun's PMI, or an MPICH, with the MPI that Horovod was built with.

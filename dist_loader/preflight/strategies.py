@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dist_loader.launching.choose import meets_by_gloo
 from dist_loader.preflight.software import BUILD, family
 
 if TYPE_CHECKING:
@@ -101,12 +102,13 @@ def _mpi(facts: Facts, programs: Mapping[str, str | None]) -> str | None:
 
 
 def _mpirun(facts: Facts, programs: Mapping[str, str | None]) -> str | None:
-    """Any mpirun will do where the ranks can meet by Gloo: `launch` lets them without being asked under MPICH."""
+    """Any mpirun will do where the ranks can meet by Gloo, which under some `launch` does without being asked."""
     assert facts.horovod is not None
     why_not = _mpi(facts, programs)
     if why_not is None or not facts.horovod.gloo or facts.mpirun is None:
         return why_not
-    return None if family(facts.mpirun) == "MPICH" else f"{why_not}, or launch --with mpirun --gloo"
+    by_itself = meets_by_gloo("mpirun", family(facts.mpirun), control=None)
+    return None if by_itself else f"{why_not}, or launch --with mpirun --gloo"
 
 
 def _srun(facts: Facts, programs: Mapping[str, str | None], slurm: str | None) -> str | None:

@@ -38,10 +38,12 @@ class Launch:
         if self.launcher == "python":
             return python
         if self.launcher in ("horovodrun", "gloo"):
-            # "gloo" leaves out its first step, which imports TensorFlow to see that Horovod has Gloo: 5 s each time.
-            own = [BIN / "horovodrun"], [sys.executable, "-m", "dist_loader.preflight.horovodrun"]
-            options = ["--gloo", "--disable-cache", "-np", self.ranks]
-            return [*map(str, own[self.launcher == "gloo"]), *map(str, options), *python]
+            horovodrun = [str(BIN / "horovodrun")]
+            if (
+                self.launcher == "gloo"
+            ):  # without its first step, to import TensorFlow and see that Horovod has Gloo: 5 s
+                horovodrun = [sys.executable, "-m", "dist_loader.preflight.horovodrun"]
+            return [*horovodrun, "--gloo", "--disable-cache", "-np", str(self.ranks), *python]
         as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         return [str(BIN / "mpirun"), *as_root, "--oversubscribe", "--bind-to", "none", "-np", str(self.ranks), *python]
 

@@ -45,8 +45,7 @@ class Composition:
         for service in self.recipe["services"].values():
             assert service.keys() <= KNOWN, service.keys() - KNOWN
         with contextlib.ExitStack() as stack:
-            self.engine.podman("network", "create", f"--subnet={SUBNET}.0/24", NETWORK)
-            stack.callback(self.engine.podman, "network", "rm", "--force", NETWORK, check=False)
+            stack.enter_context(self.engine.network(NETWORK, f"{SUBNET}.0/24"))
             for volume in self.recipe["volumes"]:
                 self.engine.podman("volume", "create", volume)
                 stack.callback(self.engine.podman, "volume", "rm", "--force", volume, check=False)

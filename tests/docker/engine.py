@@ -94,6 +94,15 @@ class Engine:
         self.podman("build", *arguments, timeout=2400)
         return tag
 
+    @contextlib.contextmanager
+    def network(self, name: str, subnet: str) -> Iterator[None]:
+        """A bridge with addresses such as 10.89.231.0/24."""
+        self.podman("network", "create", f"--subnet={subnet}", name)
+        try:
+            yield
+        finally:
+            self.podman("network", "rm", "--force", name, check=False)
+
     def run(
         self, image: str, *arguments: str, options: Sequence[str] = (), timeout: float = 150
     ) -> subprocess.CompletedProcess[str]:

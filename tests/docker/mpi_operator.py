@@ -49,8 +49,7 @@ class Rehearsal:
         pod = self._pod("Worker")
         container = pod["containers"][0]
         with contextlib.ExitStack() as stack:
-            self.engine.podman("network", "create", f"--subnet={SUBNET}.0/24", NETWORK)
-            stack.callback(self.engine.podman, "network", "rm", "--force", NETWORK, check=False)
+            stack.enter_context(self.engine.network(NETWORK, f"{SUBNET}.0/24"))
             names = []
             for number in range(self.job["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"]):
                 name = f"{self.job['metadata']['name']}-worker-{number}"

@@ -32,6 +32,7 @@ pytestmark = [
 
 DIGITS = ("--data", "/data/digits/train", "--val-data", "/data/digits/val")
 TRAIN = "/opt/dist_loader/launch/train.py"
+LOOK_FOR_COMPILERS = "for tool in cc gcc g++ c++ clang cpp as ld make cmake nvcc; do command -v $tool; done"
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +65,9 @@ def test_what_is_in_the_image(engine: Engine, image: str) -> None:
     assert isinstance(config, dict)
     assert config["User"] == "1000"
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    look = """
+    look = f"""
         id --user
-        for tool in cc gcc g++ c++ clang cpp as ld make cmake nvcc; do command -v $tool; done
+        {LOOK_FOR_COMPILERS}
         find / -xdev \\( -name 'ssh_host_*' -o -name 'id_*' -o -name authorized_keys -o -name known_hosts \\) -type f \\
             -not -path '/opt/venv/*' -not -path '/proc/*' 2>/dev/null
         find /opt /data -xdev -type f -writable
@@ -185,7 +186,7 @@ def test_the_compose_file_trains_over_two_workers(engine: Engine, image: str) ->
 
 def test_the_image_for_gpus_has_nccl_and_trains_without_a_gpu(engine: Engine, gpu_image: str) -> None:
     """As far as a machine without a GPU can tell: what uses one is compiled and loaded, and not called."""
-    look = "for tool in cc gcc g++ ld make cmake nvcc; do command -v $tool; done; horovodrun --check-build"
+    look = f"{LOOK_FOR_COMPILERS}; horovodrun --check-build"
     done = engine.run(gpu_image, "sh", "-c", look, options=["--network=none"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("Horovod v")  # none of the tools is there

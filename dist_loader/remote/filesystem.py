@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from dist_loader.errors import ConfigError
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from dist_loader.remote.retry import Limits
 
 _INSTALL = "pip install 'dist-loader[remote]'"
+_S3, _GOOGLE = ("s3", "s3a"), ("gs", "gcs")
 
 
 def open_filesystem(scheme: str, requests: int, limits: Limits) -> Any:
@@ -32,7 +35,7 @@ def open_filesystem(scheme: str, requests: int, limits: Limits) -> Any:
     except ImportError:
         raise ConfigError(f"{scheme}:// needs fsspec: {_INSTALL}") from None
     try:
-        kind = fsspec.get_filesystem_class(scheme)
+        kind = _google() if scheme in _GOOGLE else fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"cannot read {scheme}:// addresses: {error}; {_INSTALL}") from None
     if not kind.async_impl:
@@ -44,18 +47,26 @@ def open_filesystem(scheme: str, requests: int, limits: Limits) -> Any:
     known = conf.get(scheme, {})
     options = {name: value for name, value in _options(scheme, requests, limits).items() if name not in known}
     filesystem = kind(skip_instance_cache=True, **options)
-    if scheme in ("s3", "s3a"):
-        filesystem.retries = 1  # two loops around one another would multiply the tries and the time
+    # Two loops around one another would multiply the tries and the time.
+    if scheme in _S3:
+        filesystem.retries = 1
+    if scheme in _GOOGLE and (once := getattr(kind._request, "__wrapped__", None)) is not None:  # noqa: SLF001
+        filesystem._request = MethodType(once, filesystem)  # noqa: SLF001
     return filesystem
+
+
+def _google() -> Any:
+    """Google's, over HTTP. What gcsfs itself takes first asks for a bucket's type over gRPC.
+
+    Where nobody answers that (a firewall, another server than Google's), it waits for a minute, before every request.
+    """
+    return import_module("gcsfs.core").GCSFileSystem
 
 
 def _options(scheme: str, requests: int, limits: Limits) -> dict[str, Any]:
     if scheme in ("http", "https"):
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.silence)
-        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
-    if scheme in ("s3", "s3a"):
+        return {"client_kwargs": {"timeout": _timeout(limits), "trust_env": True}}
+    if scheme in _S3:
         config = {
             "connect_timeout": limits.connect,
             "read_timeout": limits.silence,
@@ -64,6 +75,13 @@ def _options(scheme: str, requests: int, limits: Limits) -> dict[str, Any]:
         }
         # Of more than one connection for a file, s3fs would first ask for its size: two requests for each image.
         return {"config_kwargs": config, "max_concurrency": 1, "use_listings_cache": False}
-    if scheme in ("gs", "gcs"):
-        return {"requests_timeout": limits.one_try, "use_listings_cache": False}
+    if scheme in _GOOGLE:
+        return {"requests_timeout": _timeout(limits), "use_listings_cache": False}
     return {}
+
+
+def _timeout(limits: Limits) -> Any:
+    """In aiohttp's words; how long all of a request may take, is seen to elsewhere."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.silence)

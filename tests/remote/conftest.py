@@ -1,15 +1,23 @@
-"""Real servers for the tests: an HTTP server with switches, and an S3-compatible one."""
+"""Real servers for the tests: an HTTP server with switches, and object stores."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+import fsspec
+import fsspec.config
 import pytest
+
+from dist_loader.remote.filesystem import open_filesystem
+from dist_loader.remote.retry import Limits
 
 
 class Site:
@@ -96,32 +104,77 @@ def site() -> Iterator[Site]:
     made.close()
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """Environment of an S3-compatible server of this machine, with a bucket "photos"; yields its address."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[remote]'")
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
-    import s3fs
+@dataclass(frozen=True)
+class Store:
+    """A kind of object store, and how its client is told of a server.
 
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    Attributes:
+        scheme: of its addresses.
+        client: the module that asks.
+        where: the variable that holds the server's address.
+        more: other variables.
+        options: what else fsspec's configuration has for it.
+        path: what a server is asked for, for an object in the bucket "photos".
+    """
+
+    scheme: str
+    client: str
+    where: str
+    more: Mapping[str, str]
+    options: Mapping[str, str]
+    path: str
+
+    def point_to(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have the client ask a server at an address."""
+        for name, value in {self.where: address, **self.more}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setitem(fsspec.config.conf, self.scheme, dict(self.options))
+
+
+S3_VARIABLES = {
+    "AWS_ACCESS_KEY_ID": "someone",
+    "AWS_SECRET_ACCESS_KEY": "secret-of-someone",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+S3 = Store("s3", "s3fs", "AWS_ENDPOINT_URL", S3_VARIABLES, {}, "/photos/{}")
+GOOGLE = Store("gs", "gcsfs", "STORAGE_EMULATOR_HOST", {}, {"token": "anon"}, "/download/storage/v1/b/photos/o/{}")
+
+
+@pytest.fixture(scope="session", params=[S3, GOOGLE], ids=lambda store: store.scheme)
+def store(request: pytest.FixtureRequest) -> Store:
+    """A kind of store whose client is installed."""
+    pytest.importorskip(request.param.client, reason="its client is not installed: pip install -e '.[remote]'")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def bucket(store: Store) -> Iterator[Any]:
+    """A file system with an empty bucket "photos", on a server of this machine, of which the environment tells."""
+    with pytest.MonkeyPatch.context() as monkeypatch, _server(store) as address:
+        store.point_to(address, monkeypatch)
+        filesystem = open_filesystem(store.scheme, 4, Limits())
+        filesystem.mkdir("photos")
+        yield filesystem
+
+
+@contextlib.contextmanager
+def _server(store: Store) -> Iterator[str]:
+    host, port = "127.0.0.1", _free_port()
+    if store is S3:
+        module = pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
+        server = module.ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    else:
+        name = "gcp_storage_emulator.server"
+        module = pytest.importorskip(name, reason="gcp-storage-emulator is not installed: pip install -e '.[dev]'")
+        server = module.create_server(host, port, in_memory=True)
     server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-someone",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("photos")
-        yield settings["AWS_ENDPOINT_URL"]
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        server.stop()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port

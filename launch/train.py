@@ -86,6 +86,9 @@ def train(args: argparse.Namespace) -> None:
         "threads": args.threads,
         "cache": args.cache,
         "cache_bytes": args.cache_bytes,
+        "requests": args.requests,
+        "local_copy": args.local_copy,
+        "local_copy_bytes": args.local_copy_bytes,
         "on_bad": args.on_bad,
         "bad_budget": args.bad_budget,
         "bad_file": run_dir / "bad_samples.jsonl",
@@ -242,6 +245,9 @@ def arguments() -> argparse.Namespace:
     add("--deterministic", action="store_true", help="the same run gives the same weights to the bit; slower on GPUs")
     add("--cache", metavar="DIR", help="keep decoded images here, on a local disk, for the next epochs (docs/cache.md)")
     add("--cache-bytes", help='most that --cache takes, such as "50GiB" (default: what the disk has to spare)')
+    add("--requests", type=positive, default=32, help="remote images asked for at once (default 32; docs/remote.md)")
+    add("--local-copy", metavar="DIR", help="keep remote images here, on a local disk, as they were fetched")
+    add("--local-copy-bytes", default="100GiB", help='most that --local-copy takes (default "100GiB")')
     add(
         "--on-bad",
         choices=("raise", "replace", "weight0"),

@@ -151,6 +151,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self.own_weights = own_weights(self.samples, sample_weight, class_weight)
         self.host_batch = host_batch
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
+        self.requests = data.threads or self.threads
         self.failure: Exception | None = None  # what ended the last pass, for whoever sees TensorFlow's version of it
         self.bad_samples = BadSamples(self.samples, on_bad, bad_budget, seed, self.world.rank, bad_file)
         data, of_batches = augmented(data, augment, augment_batch, seed, plan.device_batch)
@@ -162,7 +163,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             order,
             self.bad_samples,
             self.own_weights,
-            HostBatch(host_batch, host_passes, data.threads or self.threads, checked_seconds("timeout", timeout)),
+            HostBatch(host_batch, host_passes, self.requests, checked_seconds("timeout", timeout)),
             of_batches,
         )
         self._epoch = 0

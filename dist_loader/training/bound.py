@@ -17,12 +17,13 @@ class Waits:
         rank: which.
         seconds: of training, without validation and without the first step.
         input: of these, waiting for the loader.
-        reading: of all reading threads together, fetching files.
-        decoding: of all reading threads together, decoding and resizing.
+        reading: of all threads together, fetching files.
+        decoding: of all threads together, decoding and resizing.
         ring_full: in which the loader had nothing to do, since the host batch was full.
         samples: read, for `reading` and `decoding`.
         trained: samples trained on in `seconds`, one that is gone over several times counted once.
-        threads: that read.
+        threads: that decode.
+        requests: files asked for at the same time; for files of this machine as many as threads.
     """
 
     rank: int
@@ -34,6 +35,7 @@ class Waits:
     samples: int
     trained: int
     threads: int
+    requests: int
 
     @property
     def input_fraction(self) -> float:
@@ -46,7 +48,7 @@ class Waits:
         return max(0.0, self.seconds - self.input)
 
     def __post_init__(self) -> None:
-        for name in ("rank", "trained", "samples", "threads"):  # they come over the wire as float64
+        for name in ("rank", "trained", "samples", "threads", "requests"):  # they come over the wire as float64
             object.__setattr__(self, name, int(getattr(self, name)))
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,9 +60,20 @@ def what_bounds(waits: Waits) -> str:
     """One sentence: what bounds the job, with what was measured."""
     if waits.input_fraction < _WAITS_FOR_INPUT or not waits.samples:
         return f"device-bound: rank {waits.rank} waited for input {waits.input_fraction:.1%} of the time"
-    busy = waits.reading + waits.decoding
-    part, seconds = ("reading", waits.reading) if waits.reading > waits.decoding else ("decoding", waits.decoding)
-    each = f"{1e3 * seconds / waits.samples:.2g} ms of {part} for each of its images"
+    fetches = waits.reading > waits.decoding
+    part, seconds = ("reading", waits.reading) if fetches else ("decoding", waits.decoding)
+    each = 1e3 * seconds / waits.samples
+    shown = f"{each:.0f}" if each >= 10 else f"{each:.2g}"
+    waited = f"rank {waits.rank} waited for input {waits.input_fraction:.0%} of the time"
+    return f"input-bound: {waited}, {shown} ms of {part} for each of its images{_cure(waits)}"
+
+
+def _cure(waits: Waits) -> str:
+    """How many threads or requests keep up with the device, if that is more than there are."""
+    remote = waits.requests > waits.threads
+    if remote and waits.reading > waits.decoding:
+        busy, has, what = waits.reading + waits.decoding, waits.requests, "requests at once"
+    else:
+        busy, has, what = waits.decoding + (0 if remote else waits.reading), waits.threads, "threads"
     needed = math.ceil(busy / waits.samples * waits.trained / waits.device) if waits.device else 0
-    cure = f"; {needed} threads would feed this device (it has {waits.threads})" if needed > waits.threads else ""
-    return f"input-bound: rank {waits.rank} waited for input {waits.input_fraction:.0%} of the time, {each}{cure}"
+    return f"; {needed} {what} would feed this device (it has {has})" if needed > has else ""

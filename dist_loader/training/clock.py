@@ -50,6 +50,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
             samples=times.samples,
             trained=int(self.samples * share / self._train.plan.passes),
             threads=self._train.threads,
+            requests=self._train.requests,
         )
 
     @property

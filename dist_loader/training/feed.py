@@ -33,6 +33,7 @@ class Feed(Protocol):
     world: World
     host_batch: int | str
     threads: int
+    requests: int
     unit: str
     failure: Exception | None
     finds_device_batch: bool

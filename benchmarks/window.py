@@ -2,8 +2,7 @@
 
     python benchmarks/window.py [--rounds 5]
 
-Writes benchmarks/results/window.json and window.md. Each is varied with the other as it is in dist_loader. The length
-of a part is no parameter of `HostWindow`, so the method that cuts a batch into parts is replaced for this measurement.
+Each is varied with the other as it is in dist_loader. Writes benchmarks/results/window.json and window.md.
 """
 
 from __future__ import annotations
@@ -14,44 +13,33 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 import dist_loader as dl
 from benchmarks.loader import corpus, facts
-from dist_loader import pipeline
+from dist_loader.readers.image import ImageReader
+from dist_loader.window import HostWindow
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = (0.5, 1, 1.5, 2, 4)  # for each core
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)  # images
+FRAMES = 8  # batches
 
 
 def epoch(index: dl.Index, threads: int, length: int | None) -> float:
-    """Images per second over an epoch, and how long its first batch took is part of it."""
-    pipelines: Any = pipeline.Pipeline
-    original: Callable[..., Any] = pipelines._batch  # noqa: SLF001
-    if length is not None:
-
-        def cut(own: Any, key: int, frame: Any) -> Any:
-            batch = original(own, key, frame)
-            if batch.unread:
-                batch.unread = [slice(at, at + length) for at in range(0, len(batch.numbers), length)]
-            return batch
-
-        pipelines._batch = cut  # noqa: SLF001
-    try:
-        sequence = dl.ImageSequence(index, (corpus.SIZE, corpus.SIZE), corpus.BATCH, threads=threads)
-        sequence.read_ahead_to(1)
-        started = time.perf_counter()
-        for step in range(len(sequence)):
-            _ = sequence[step]
-        took = time.perf_counter() - started
-        sequence.close()
-    finally:
-        pipelines._batch = original  # noqa: SLF001
+    """Images per second over an epoch; how long its first batch took is part of it."""
+    reader = ImageReader(index, (corpus.SIZE, corpus.SIZE))
+    plan = dl.Plan(len(index), world_size=1, device_batch=corpus.BATCH)
+    started = time.perf_counter()
+    window = HostWindow(
+        reader, lambda key: (0, plan.batch(0, key, 0)[0]), corpus.BATCH, FRAMES, threads, 60.0, rows_at_once=length
+    )
+    for key in range(plan.steps):
+        window.get(key, until=plan.steps)
+    took = time.perf_counter() - started
+    window.close()
     return len(index) / took
 
 

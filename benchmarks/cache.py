@@ -156,8 +156,8 @@ class Bench:
 
     def always_checked(self, some: npt.NDArray[np.int64], out: npt.NDArray[np.uint8]) -> None:
         cache = self.kept.cache
-        for number in some.tolist():  # forget that these were checked
-            cache._trusted[number >> 3] = 0  # noqa: SLF001
+        for number in some.tolist():  # forget that these are known
+            cache._known[number >> 3] = 0  # noqa: SLF001
         self.kept.read(some, 0, out)
 
     def without_stat(self, some: npt.NDArray[np.int64], out: npt.NDArray[np.uint8]) -> None:
@@ -171,9 +171,9 @@ class Bench:
         return {
             UNCACHED_READER: lambda: self.all(lambda some, out: self.plain.read(some, 0, out)),
             "first epoch, decodes and writes": self.writing,
-            "second epoch of another rank: checks": lambda: self.all(self.cached(CachedReader(self.plain, kept))),
+            "second epoch of another process: checks": lambda: self.all(self.cached(CachedReader(self.plain, kept))),
             LATER_READER: lambda: self.all(self.cached(self.kept), 4),
-            "the same, checked always": lambda: self.all(self.always_checked, 2),
+            "the same, file and checksum looked at always": lambda: self.all(self.always_checked, 2),
             "the same, bare preadv": lambda: self.all(self.without_stat, 4),
             "memory map, first epoch of a process": self.newly_mapped,
             LIMIT: lambda: self.all(self.copied(self.mapped[:, self.pixels]), 4),

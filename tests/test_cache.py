@@ -141,7 +141,7 @@ def test_threads_and_readers_that_share_a_cache_get_the_right_pixels(make, root)
 
 @pytest.mark.parametrize("how", ["in place", "renamed over", "same length and mtime"])
 def test_a_replaced_file_is_read_again(how, make, root):
-    reader, decoded = make()
+    reader, _ = make()
     read(reader, range(SAMPLES))
     path = Path(reader.name(5))
     before = path.stat()
@@ -155,10 +155,21 @@ def test_a_replaced_file_is_read_again(how, make, root):
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert path.stat().st_size == before.st_size
     new.unlink(missing_ok=True)
-    decoded.clear()
-    for one, numbers in ((reader, decoded), make()):
-        np.testing.assert_array_equal(read(one, range(SAMPLES)), plain(root))
-        assert numbers == ([5] if one is reader else [])
+    for wanted in ([5], []):
+        again, decoded = make()
+        np.testing.assert_array_equal(read(again, range(SAMPLES)), plain(root))
+        assert decoded == wanted
+
+
+def test_a_training_shows_the_same_pixels_to_its_end_and_asks_no_more_of_the_files(make, root):
+    first, _ = make()
+    read(first, range(SAMPLES))
+    reader, decoded = make()
+    before = read(reader, range(SAMPLES))
+    shutil.rmtree(root)
+    for one in (first, reader):
+        np.testing.assert_array_equal(read(one, range(SAMPLES)), before)
+    assert decoded == []
 
 
 def test_whatever_changes_the_pixels_makes_another_cache(make, root, tmp_path):
@@ -234,9 +245,10 @@ def test_a_broken_image_is_an_error_every_time_and_never_kept(make, root):
     assert decoded == [4, 4]
     path.write_bytes(whole)
     np.testing.assert_array_equal(read(reader, range(SAMPLES)), plain(root))
+    again, _ = make()
     path.unlink()
     with pytest.raises(SampleError, match="No such file"):
-        read(reader, [4])
+        read(again, [4])
 
 
 def flip(path, at):

@@ -63,19 +63,23 @@ class Cache:
         self._writes = True
         self._written_now: set[int] = set()
         self._mutex = threading.Lock()
-        self._trusted = bytearray(contents.samples // 8 + 1)  # a bit for each entry that this process wrote or checked
+        self._known = bytearray(contents.samples // 8 + 1)  # a bit for each entry
 
     @property
     def path(self) -> Path:
         """Where the entries are."""
         return self.folder / self.contents.name
 
-    def read(self, number: int, state: bytes, out: memoryview) -> bool:
+    def knows(self, number: int) -> bool:
+        """Whether this object has written the entry of a sample, or found that it is whole and of its source's state."""
+        return bool(self._known[number >> 3] >> (number & 7) & 1)
+
+    def read(self, number: int, state: bytes | None, out: memoryview) -> bool:
         """Read an entry into given memory; False if there is none of this state (the memory may be written to then).
 
         Args:
             number: of the sample.
-            state: of its source, `STATE_BYTES` bytes.
+            state: of its source, `STATE_BYTES` bytes; None for an entry that this object knows, of whatever state.
             out: where to, the bytes of one sample.
         """
         if number >= self.held:
@@ -86,12 +90,12 @@ class Cache:
             got = os.preadv(self._fd, parts, HEADER + number * self.contents.slot)
         except OSError:  # a faulty disk: the source is as good
             return False
-        if before != behind or not before.startswith(state) or got < self._length:
+        if before != behind or before == _EMPTY or got < self._length:
             return False
-        if not self._trusted[number >> 3] >> (number & 7) & 1:
-            if before[STATE_BYTES:_CHECKED] != _checksum(out):
+        if state is not None:
+            if not before.startswith(state) or before[STATE_BYTES:_CHECKED] != _checksum(out):
                 return False
-            self._trust(number)
+            self._know(number)
         return True
 
     def write(self, number: int, state: bytes, pixels: memoryview) -> None:
@@ -109,7 +113,7 @@ class Cache:
                     self._write_entry(at, state + _checksum(pixels) + os.urandom(_WORD - _CHECKED), pixels)
                 finally:
                     lock(self._fd, fcntl.F_UNLCK, at)
-                self._trust(number)
+                self._know(number)
         except OSError as error:
             self._stop_writing(error.strerror or str(error))
         finally:
@@ -122,8 +126,8 @@ class Cache:
         write_all(self._fd, word, last)
         write_all(self._fd, word, at)
 
-    def _trust(self, number: int) -> None:
-        self._trusted[number >> 3] |= 1 << (number & 7)  # two threads at once may lose a bit: it is checked once more
+    def _know(self, number: int) -> None:
+        self._known[number >> 3] |= 1 << (number & 7)  # two threads at once may lose a bit: it is checked once more
 
     def _has_room(self) -> bool:
         try:

@@ -71,7 +71,7 @@ class Cache:
         return self.folder / self.contents.name
 
     def knows(self, number: int) -> bool:
-        """Whether this object has written the entry of a sample, or found that it is whole and of its source's state."""
+        """Whether this object has written the entry of a sample, or found it whole and of its source's state."""
         return bool(self._known[number >> 3] >> (number & 7) & 1)
 
     def read(self, number: int, state: bytes | None, out: memoryview) -> bool:

@@ -6,6 +6,7 @@ import re
 
 import simplejpeg
 
+from dist_loader.readers.segments import SCAN, Segment
 from dist_loader.readers.source import Content
 
 # What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
@@ -24,13 +25,12 @@ _BYTES_BETWEEN = "extraneous bytes before marker"
 _AT_THE_END = re.compile(rf"(\d+) {_BYTES_BETWEEN} 0xd9")
 _LOOKS = 4
 
-_SCAN, _END = 0xDA, b"\xff\xd9"
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segment that tells size and components
+_END = b"\xff\xd9"
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _COEFFICIENTS = 64
 
 
-def raise_if_scans_are_missing(data: Content, parts: list[tuple[int, int, int]]) -> None:
+def raise_if_scans_are_missing(data: Content, parts: list[Segment], frame: Segment) -> None:
     """Raise if a JPEG file of several scans ends before all that its picture needs has come.
 
     A file that was cut off between two scans and closed again is a whole file to libjpeg, with a part of the detail
@@ -40,18 +40,16 @@ def raise_if_scans_are_missing(data: Content, parts: list[tuple[int, int, int]])
     Args:
         data: the file's content.
         parts: its segments.
+        frame: that of them which tells size and components.
 
     Raises:
         ValueError: they were not.
     """
-    frame, start = 0, 0
-    for marker, at, _ in parts:
-        if marker in _FRAMES:
-            frame, start = marker, at
-    if not frame or parts[-1][0] != _SCAN:
+    marker, start, _ = frame
+    if parts[-1][0] != SCAN:
         return  # odd, which libjpeg will say
     scan, number = parts[-1][1], data[start + 5]
-    if frame not in _PROGRESSIVE and data[scan] == number:
+    if marker not in _PROGRESSIVE and data[scan] == number:
         return  # all is in one scan
     _check_scans(bytes(data), scan - 4, bytes(data[start + 6 : start + 6 + 3 * number : 3]))
 
@@ -123,7 +121,7 @@ def _bare(data: bytes) -> bytes | None:
     parts, at = [b"\xff\xd8"], 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         marker = data[at + 1]
-        if marker == _SCAN:
+        if marker == SCAN:
             return b"".join([*parts, data[at:]])
         if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD9:
             at += 1  # no segment begins here

@@ -9,13 +9,17 @@ Processing 42, 1994). Within a block that is the filter itself; across its edges
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from dist_loader.readers.segments import SCAN, Segment
 from dist_loader.readers.source import Content
 
-_SCAN, _TABLES = 0xDA, 0xDB
+Piece: TypeAlias = tuple[int, bytes]  # where it is in a file's content, and what it is
+
+_TABLES = 0xDB
 _ENTRIES = 64
 _STEPS = 16  # to 1: how exactly a scale is kept, so that files of one size share their tables
 # Entries are whole numbers. Where one would miss its share by more than this, the table is too fine to be damped: those
@@ -29,24 +33,8 @@ _ZIGZAG = np.array(
 )
 
 
-def segments(data: Content) -> list[tuple[int, int, int]]:
-    """The segments up to the first scan's, or up to what is none: marker, first byte after the length, first behind."""
-    found = []
-    at, last = 2, len(data) - 4
-    while at <= last and data[at] == 0xFF:
-        length = data[at + 2] << 8 | data[at + 3]
-        if length < 2:  # it counts itself
-            break
-        marker, end = data[at + 1], at + 2 + length
-        found.append((marker, at + 4, end))
-        if marker == _SCAN:
-            break
-        at = end
-    return found
-
-
-def damped(data: Content, parts: list[tuple[int, int, int]], down: float, across: float) -> bytes | None:
-    """The file of an image without the detail that is lost when it shrinks so many times in height and in width.
+def softer_tables(data: Content, parts: list[Segment], down: float, across: float) -> list[Piece] | None:
+    """The tables with which a file's image has none of the detail that is lost when it shrinks so many times.
 
     Args:
         data: the file's content.
@@ -55,28 +43,46 @@ def damped(data: Content, parts: list[tuple[int, int, int]], down: float, across
         across: likewise its width.
 
     Returns:
-        None if its tables do not allow that: they are too fine, or of 16 bits.
+        What to `exchange`. None if its tables do not allow that: they are too fine, or of 16 bits.
     """
-    if parts[-1][0] != _SCAN:
+    if parts[-1][0] != SCAN:
         return None
     scales = round(_STEPS * down), round(_STEPS * across)
-    pieces: list[Content] = []
-    done = 0
+    softer = []
     for marker, at, end in parts:
-        if marker != _TABLES:
-            continue
-        for start in range(at + 1, end, 1 + _ENTRIES):
-            behind = start + _ENTRIES
-            entries = None if data[start - 1] > 0xF else _damped_entries(bytes(data[start:behind]), *scales)
-            if entries is None:
+        if marker == _TABLES:
+            tables = _softer(bytes(data[at:end]), *scales)
+            if tables is None:
                 return None
-            pieces += data[done:start], entries
-            done = behind
-    return b"".join([*pieces, data[done:]])
+            softer.append((at, tables))
+    return softer
+
+
+def exchange(content: memoryview, pieces: list[Piece]) -> list[Piece]:
+    """Write pieces into a file's content; what was in their places."""
+    before = []
+    for at, piece in pieces:
+        end = at + len(piece)
+        before.append((at, bytes(content[at:end])))
+        content[at:end] = piece
+    return before
 
 
 @lru_cache(1024)
-def _damped_entries(entries: bytes, down: int, across: int) -> bytes | None:
+def _softer(tables: bytes, down: int, across: int) -> bytes | None:
+    """The content of a segment of tables, each a byte that says which one and of how many bits, and its entries."""
+    softer = []
+    for start in range(0, len(tables), 1 + _ENTRIES):
+        entries = (
+            None if tables[start] > 0xF else _softer_entries(tables[start + 1 : start + 1 + _ENTRIES], down, across)
+        )
+        if entries is None:
+            return None
+        softer += [tables[start : start + 1], entries]
+    return b"".join(softer)
+
+
+def _softer_entries(entries: bytes, down: int, across: int) -> bytes | None:
     share = np.outer(_response(down / _STEPS), _response(across / _STEPS)).reshape(-1)[_ZIGZAG]
     whole = np.frombuffer(entries, np.uint8)
     if len(whole) < _ENTRIES or not whole.all():  # no decoder takes it as it is

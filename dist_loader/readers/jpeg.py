@@ -14,9 +14,10 @@ from PIL import ExifTags, Image
 
 from dist_loader.readers.crop import Box
 from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing
-from dist_loader.readers.damping import damped, segments
+from dist_loader.readers.damping import Piece, exchange, softer_tables
 from dist_loader.readers.resize import SMOOTHED_FROM, Pixels, Resize, resize_into
 from dist_loader.readers.scratch import Scratch
+from dist_loader.readers.segments import Segment, frame_of, segments, size_of
 from dist_loader.readers.source import Content
 
 _START = b"\xff\xd8\xff"
@@ -49,30 +50,35 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
     if data[:3] != _START:
         return False
     try:
-        stored_height, stored_width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        parts = segments(data)
+        frame = frame_of(data, parts)
+        stored_height, stored_width, components = _asked_size(data) if frame is None else size_of(data, frame)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
-        parts = segments(data)
-        raise_if_scans_are_missing(data, parts)
-        if colors in ("CMYK", "YCCK"):
+        if frame is not None:
+            raise_if_scans_are_missing(data, parts, frame)
+        if components == 4:
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False
         orientation = _orientation(data, parts)
         lies = orientation >= 5
         box = box_of(*((stored_width, stored_height) if lies else (stored_height, stored_width)))
         scale, shrinks, scales = _approach(box[2], box[3], out.shape, resize)
-        soft = None if scales is None else damped(data, parts, *(scales[::-1] if lies else scales))
+        soft = None if scales is None else softer_tables(data, parts, *(scales[::-1] if lies else scales))
         # Gray becomes three colors after it was resized.
-        small = out if out.shape[2] == 1 or colors != "Gray" else np.empty((*out.shape[:2], 1), np.uint8)
+        small = out if out.shape[2] == 1 or components != 1 else np.empty((*out.shape[:2], 1), np.uint8)
         least_height, least_width = -(-stored_height // scale), -(-stored_width // scale)
-        pixels = simplejpeg.decode_jpeg(
-            data if soft is None else soft,
-            "RGB" if small.shape[2] == 3 else "GRAY",
+        pixels = _decoded(
+            data,
+            soft,
+            colorspace="RGB" if small.shape[2] == 3 else "GRAY",
             fastupsample=shrinks,  # color stored at half resolution needs no smooth interpolation then
             min_height=least_height,
             min_width=least_width,
             buffer=scratch.of(least_height * least_width * small.shape[2]),
         )
+        if pixels.shape[:2] != (least_height, least_width):
+            return False  # what looked like segments was something else
     except ValueError as error:
         raise_if_pixels_are_lost(data, error)
         return False
@@ -80,6 +86,25 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
     if small is not out:
         cv2.cvtColor(small, cv2.COLOR_GRAY2RGB, dst=out)
     return True
+
+
+def _decoded(data: Content, soft: list[Piece] | None, **how: Any) -> Pixels:
+    """The pixels of a file, with other tables if there are any, which its content has while it is decoded."""
+    if soft is None:
+        return simplejpeg.decode_jpeg(data, **how)  # type: ignore[no-any-return]
+    # What was read from a file of this machine may be written to, and a copy of it takes longer than all the rest.
+    content = data if isinstance(data, memoryview) and not data.readonly else memoryview(bytearray(data))
+    before = exchange(content, soft)
+    try:
+        return simplejpeg.decode_jpeg(content, **how)  # type: ignore[no-any-return]
+    finally:
+        exchange(content, before)
+
+
+def _asked_size(data: Content) -> tuple[int, int, int]:
+    """Height, width and number of components, as libjpeg finds them where it is not plain to see."""
+    height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+    return height, width, {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colors, 3)
 
 
 @lru_cache(1024)
@@ -132,7 +157,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return turned.reshape(*turned.shape[:2], pixels.shape[2])  # type: ignore[no-any-return]  # gray keeps its channel
 
 
-def _orientation(data: Content, parts: list[tuple[int, int, int]]) -> int:
+def _orientation(data: Content, parts: list[Segment]) -> int:
     """The orientation that the camera wrote into a file, 1 to 8; 1 is upright, and also what makes no sense."""
     for marker, _, _ in parts:
         if marker == _EXIF:  # Exif or XMP: Pillow knows where it is written in them

@@ -100,6 +100,17 @@ def test_a_jpeg_with_a_fault_that_costs_no_pixel_is_a_picture(fault, tmp_path):
     np.testing.assert_array_equal(got, plain)
 
 
+def test_a_jpeg_that_is_left_to_pillow_after_all_has_its_own_tables_again(tmp_path):
+    """For libjpeg they were exchanged, since the image shrinks."""
+    path = folder(tmp_path, "0.jpg")
+    whole = content_of("jpeg")
+    path.write_bytes(whole[:-2] + bytes(20) + whole[-2:])
+    with Image.open(path) as image:
+        size = round(image.height / 1.8), round(image.width / 1.8)
+        wanted = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(read(ImageReader(index_of(tmp_path), size))[0], wanted)
+
+
 def test_a_progressive_jpeg_without_its_first_scans_is_an_error_though_it_was_closed_again(tmp_path):
     path = folder(tmp_path, "image.jpg")
     whole = content_of("progressive")

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dist_loader.readers.damping import damped, segments
+from dist_loader.readers.damping import exchange, softer_tables
+from dist_loader.readers.segments import segments
 from tests.readers.support import photo
 
 
@@ -17,6 +18,19 @@ def encoded(image, quality=90, **options):
     file = io.BytesIO()
     image.save(file, "jpeg", quality=quality, **options)
     return file.getvalue()
+
+
+def damped(data, parts, down, across):
+    """The file with softer tables; None if it has none."""
+    soft = softer_tables(data, parts, down, across)
+    if soft is None:
+        return None
+    content = bytearray(data)
+    before = exchange(memoryview(content), soft)
+    changed = bytes(content)
+    exchange(memoryview(content), before)
+    assert content == data
+    return changed
 
 
 def tables(data):

@@ -215,6 +215,23 @@ def test_a_stand_in_is_never_kept_in_the_cache_under_the_bad_ones_number(on_bad,
     assert [numbers for numbers, _, _ in shown(again)] == planned(again)
 
 
+@pytest.mark.parametrize("how", ["augment", "augment_batch"])
+@pytest.mark.parametrize("on_bad", ["replace", "weight0"])
+def test_samples_read_before_a_bad_one_have_their_labels_and_are_augmented_once(on_bad, how, make, photos):
+    def mark(x, y, rng):
+        x[..., 1] += 1
+        return x, y
+
+    break_files(photos, BAD)
+    sequence = make(on_bad=on_bad, shuffle=False, device_batch=20, threads=1, **{how: mark})  # 10 or 20 at once
+    for (numbers, _, _), wanted in zip(shown(sequence), planned(sequence), strict=True):  # labels are looked at, too
+        assert [number for number, asked in zip(numbers, wanted, strict=True) if asked not in BAD] == [
+            asked for asked in wanted if asked not in BAD
+        ]
+    sequence.epoch = 0
+    assert all((images[..., 1] == 1).all() for images, *_ in sequence)
+
+
 @pytest.mark.parametrize("on_bad", ["replace", "weight0"])
 def test_predictions_for_bad_samples_are_nan_or_an_error(on_bad, make, photos):
     break_files(photos, BAD)

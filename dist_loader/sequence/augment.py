@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_loader.arrays import ONLY, by_name, rows, specification
-from dist_loader.errors import AugmentError
+from dist_loader.errors import AugmentError, SampleError
 from dist_loader.sequence.data import Column, Data, Numbers, Structure
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ class _ColumnsToo:
 
     def read(self, numbers: Numbers, epoch: int, out: dict[str, npt.NDArray[Any]]) -> float | None:
         own = out[ONLY] if self._inner == [ONLY] else {name: out[name] for name in self._inner}
-        taken = self._reader.read(numbers, epoch, own)
+        # First, for where a sample cannot be read, those before it count as read.
         for name, column in self._columns.items():
             out[name][...] = column[numbers]
-        return taken
+        return self._reader.read(numbers, epoch, own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +136,18 @@ class Augmenter:
             SampleError: a sample could not be read.
             AugmentError: the function failed, or returned something that does not fit.
         """
+        firsts = numbers[:: self.device_batch or 1].tolist()  # before others take their places
+        try:
+            taken = self.reader.read(numbers, epoch, out)
+        except SampleError as error:
+            if self.device_batch is None:  # those before it count as read
+                self._change(firsts[: firsts.index(error.sample)], epoch, out)
+            raise
+        self._change(firsts, epoch, out)
+        return taken
+
+    def _change(self, firsts: list[int], epoch: int, out: Any) -> None:
         rows_at_once = self.device_batch or 1
-        firsts = numbers[::rows_at_once].tolist()  # before others take their places
-        taken = self.reader.read(numbers, epoch, out)
         for at, first in enumerate(firsts):
             if self.device_batch is None:
                 part = {name: array[at, ...] for name, array in by_name(out).items()}  # views, of single numbers, too
@@ -147,7 +156,6 @@ class Augmenter:
                 part = by_name(rows(out, slice(at * rows_at_once, (at + 1) * rows_at_once)))
                 what = f"augment_batch, of the device batch that begins with sample {first} ({self.name(first)})"
             _apply(self.function, self.form, part, generator_of(self.seed, epoch, first), what)
-        return taken
 
 
 def _apply(function: Augment, form: Structure, arrays: Mapping[str, npt.NDArray[Any]], rng: Any, what: str) -> None:

@@ -64,5 +64,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "I":
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "P":  # through the palette's colors, whatever transparency it has
-        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+        if "transparency" in image.info:
+            return image.convert("RGBA")
+        colors = image.convert("RGB")
+        if colors.getbbox() is None and len(set(image.getextrema())) > 1:
+            raise ValueError("pixels of several colors, all of them black or not in its palette")
+        return colors
     return image

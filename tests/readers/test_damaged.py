@@ -183,6 +183,24 @@ def test_a_file_that_is_no_image_is_an_error(content, reason, tmp_path):
     assert reason in str(caught_error(path))
 
 
+@pytest.mark.parametrize("kind", ["bmp", "gif"])
+def test_an_image_whose_palette_was_lost_is_an_error_and_not_black(kind, tmp_path):
+    path = folder(tmp_path, "image.bmp")
+    image = photo(HEIGHT, WIDTH).quantize(16)
+    image.save(path, kind)
+    content, colors = path.read_bytes(), bytes(image.getpalette()[: 3 * 16])
+    if kind == "bmp":  # blue, green, red, nothing
+        colors = b"".join(colors[at : at + 3][::-1] + b"\0" for at in range(0, len(colors), 3))
+    assert colors in content
+    path.write_bytes(content.replace(colors, bytes(len(colors))))
+    assert "black or not in its palette" in caught_error(path).reason
+
+
+def test_a_black_image_with_a_palette_is_a_picture(tmp_path):
+    Image.new("P", (WIDTH, HEIGHT), 0).save(folder(tmp_path))
+    assert not read(ImageReader(index_of(tmp_path), (4, 4))).any()
+
+
 def test_a_file_that_went_missing_is_an_error(tmp_path):
     path = folder(tmp_path)
     Image.fromarray(pixels()).save(path)

@@ -23,15 +23,16 @@ class SampleError(DistLoaderError):
         sample: its number in the index.
         path: where it was read from.
         reason: what went wrong, in the words of the library that failed.
+        rank: which rank found it; None: not known here.
     """
 
-    def __init__(self, sample: int, path: str, reason: str, rank: int | None = None) -> None:
+    def __init__(self, sample: int, path: str, reason: str, rank: int | None = None, advice: str = "") -> None:
         self.sample = sample
         self.path = path
         self.reason = reason
         self.rank = rank
         who = "" if rank is None else f"rank {rank}: "
-        super().__init__(f"{who}cannot read sample {sample}, {path!r}: {reason}")
+        super().__init__(f"{who}cannot read sample {sample}, {path!r}: {reason}{advice and f'; {advice}'}")
 
 
 class StreamError(DistLoaderError):

@@ -144,7 +144,8 @@ class Pipeline:
 
     def timed_out(self, batch: Batch | None, seconds: float) -> ReadTimeout:
         """The error that says what a batch still waits for, or if it has not come that far, what is in its way."""
-        return ReadTimeout(f"no batch within {seconds:g} s: still waiting for {self._missing(batch)}")
+        advice = "" if batch is None else "; read it on this host, and give a longer timeout if it is slow but well"
+        return ReadTimeout(f"no batch within {seconds:g} s: still waiting for {self._missing(batch)}{advice}")
 
     def waits_for(self) -> str:
         """What the batch that was asked for last still waits for, or the oldest that is not read to the end."""

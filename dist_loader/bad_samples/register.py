@@ -107,8 +107,7 @@ class BadSamples:
             TooManyBadSamples: the budget is spent, and the policy is not to raise the error itself.
             SampleError: the error itself, if it is not the sample's fault.
         """
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in OF_THE_PROCESS:
+        if _is_of_the_process(error):
             raise error
         label = None if self.samples.labels is None else int(self.samples.labels[error.sample])
         bad = BadSample(error.path, error.reason, self._rank, epoch, error.sample, label, self.samples.fingerprint)
@@ -121,6 +120,12 @@ class BadSamples:
             count = self._count
         if self.on_bad != "raise" and count > self.budget:
             raise TooManyBadSamples(count, self.budget, error.path, error.reason, self._rank, self.file)
+
+    def advice(self, error: SampleError) -> str:
+        """What a user can do about an error that ends the training; "" if there is nothing to add."""
+        if _is_of_the_process(error):
+            return "let a process have more of them (ulimit -n)"
+        return 'mend it, or go on without it with on_bad="replace" or "weight0"' if self.on_bad == "raise" else ""
 
     def marks(self) -> npt.NDArray[np.int64]:
         """A number for each bad sample that this process knows of, the same on every rank; int64, shape (n,)."""
@@ -183,6 +188,10 @@ class BadSamples:
             self._told.of_file = True
             what = error.strerror or error
             _log.warning("rank %d: cannot write bad samples to %s: %s; going on", self._rank, self.file, what)
+
+
+def _is_of_the_process(error: SampleError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in OF_THE_PROCESS
 
 
 def _mark(path: str) -> bytes:

@@ -82,6 +82,7 @@ class Batches:
         self._reader: Reader = tolerant if augment is None else augment(tolerant)
         self._rows_at_once = None if augment is None else plan.device_batch
         self._always_weighted = bad_samples.on_bad == "weight0"
+        self._advice = bad_samples.advice
         self._weights = weights
         self._host_batch = host_batch
         held = min(_MOST_HELD, batches_in_host_batch(host_batch.held, plan.local_batch, sample_bytes(data.reader)))
@@ -114,7 +115,7 @@ class Batches:
             else:
                 arrays, shown = self._group.batch(epoch, self.plan.group(step), number, self._read)
         except SampleError as error:
-            raise SampleError(error.sample, error.path, error.reason, rank=self._rank) from error
+            raise SampleError(error.sample, error.path, error.reason, self._rank, self._advice(error)) from error
         except ReadTimeout as error:
             raise ReadTimeout(f"rank {self._rank}: {error}") from error
         numbers, weights = self._planned.batch(self._planned.key(epoch, number))

@@ -46,7 +46,12 @@ def open_filesystem(scheme: str, requests: int, limits: Limits) -> Any:
         )
     known = conf.get(scheme, {})
     options = {name: value for name, value in _options(scheme, requests, limits).items() if name not in known}
-    filesystem = kind(skip_instance_cache=True, **options)
+    try:
+        filesystem = kind(skip_instance_cache=True, **options)
+    except (ImportError, TypeError, ValueError) as error:  # it wants to be told more than an address says
+        raise ConfigError(
+            f"cannot read {scheme}:// addresses: fsspec's {kind.__name__}: {error}; set it in fsspec's configuration"
+        ) from None
     # Two loops around one another would multiply the tries and the time.
     if scheme in _S3:
         filesystem.retries = 1

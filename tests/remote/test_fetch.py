@@ -104,7 +104,7 @@ def test_as_many_requests_are_in_flight_as_threads_ask(site: Site, fetcher: Fetc
     assert site.most_at_once >= 16
 
 
-@pytest.mark.parametrize("scheme", ["nothing-such", "memory"])
+@pytest.mark.parametrize("scheme", ["nothing-such", "memory", "reference"])
 def test_a_scheme_that_cannot_be_read_in_bounded_time_is_refused(scheme: str) -> None:
     with pytest.raises(ConfigError, match=scheme):
         Fetcher(scheme, 1)

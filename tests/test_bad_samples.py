@@ -33,6 +33,7 @@ from dist_loader.index import Index
 from dist_loader.readers.source import Source
 from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
+from tests.failures import documented
 
 SAMPLES = 40
 SIZE = (4, 4)
@@ -103,6 +104,7 @@ def test_raise_names_the_first_bad_sample_and_is_the_default(make, photos):
     with pytest.raises(SampleError, match=words) as caught:
         sequence[0]
     assert caught.value.rank == 0
+    assert documented(str(caught.value))
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -290,6 +292,7 @@ def test_past_the_budget_the_job_stops_and_says_why(on_bad, make, photos, tmp_pa
     assert error.path == str(photos / "a" / "05.png")
     assert re.match(r"rank 0: 6 samples cannot be read, and bad_budget allows 5; the last is '.*05.png': ", str(error))
     assert str(file) in str(error)
+    assert documented(str(error))
     assert len(lines(file)) == 6
     assert len(shown(make(on_bad=on_bad, bad_budget=6, shuffle=False))) == 5
 
@@ -461,6 +464,7 @@ def test_each_bad_sample_is_told_of_once_and_only_the_first_ones(make, photos, t
     assert all(record.name == "dist_loader" for record in caplog.records)
     pattern = r"rank 0: cannot read sample \d+, '.*png': not an image that Pillow knows; it does not count"
     assert all(re.fullmatch(pattern, line) for line in told[:20])
+    assert all(documented(line) for line in told[:20])
     assert told[20].endswith(f"no more is told of each, they are in {tmp_path / 'bad%s.jsonl'}")
 
 
@@ -688,8 +692,9 @@ def test_under_raise_an_image_that_takes_too_long_is_an_error_with_its_name(make
 def test_threads_that_hang_are_few(make, hang, threads):
     hang[0](*range(20))
     sequence = make(on_bad="weight0", shuffle=False, decode_timeout=0.1, threads=2)
-    with pytest.raises(ReadTimeout, match="9 threads have each been decoding one image for more than 0.1 s"):
+    with pytest.raises(ReadTimeout, match="9 threads have each been decoding one image for more than 0.1 s") as caught:
         shown(sequence)
+    assert documented(str(caught.value))
     assert len(threads()) <= 9 + 3
 
 

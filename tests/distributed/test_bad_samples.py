@@ -13,6 +13,7 @@ from PIL import Image
 
 from dist_loader.index import Index
 from tests.distributed.launching import JOBS, Launch, run
+from tests.failures import documented
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -56,6 +57,7 @@ def test_ranks_train_as_one_process_does_on_the_samples_that_can_be_read(photos:
         assert done.returncode == 0, done.stderr[-4000:]
         told = [line for line in done.stderr.splitlines() if "cannot read sample" in line]
         assert len(told) == len(set(told)) == len(BAD)
+        assert all(map(documented, told))
 
     expected = np.load(folders[1] / "stock.npz")
     one = json.loads((folders[1] / "rank-0.json").read_text())

@@ -13,6 +13,7 @@ import pytest
 
 from dist_loader.index import Index
 from tests.distributed.launching import JOBS, Launch, environment, run
+from tests.failures import documented
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
 
@@ -50,6 +51,7 @@ def test_what_one_rank_gives_the_others_get(launch: Launch, how: str, kind: str,
         else:
             assert saw["missing"] == [launch.ranks - 1]
             assert f"rank {launch.ranks - 1} did not come to the last within 2 s" in saw["said"]
+            assert documented(saw["said"])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.launching import JOBS, Launch, run
+from tests.failures import documented
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -80,6 +81,7 @@ def test_the_job_ends_with_the_name_of_the_rank(
     assert f"rank {rank} on " in said[0]
     assert words in said[0]
     assert said[0].endswith("; the job ends")
+    assert documented(said[0])
     others = [other for other in range(launch.ranks) if other != rank]
     assert all(words in job.log(other) for other in others)
     left = [file.read_text() for file in job.folder.glob("*.pid") if runs(int(file.read_text()))]
@@ -117,6 +119,7 @@ def test_the_table_says_what_the_other_rank_waits_for(ran: Callable[..., Ran]) -
 def test_ranks_that_would_train_different_jobs_refuse(what: str, words: str, ran: Callable[..., Ran]) -> None:
     for rank in range(MPI.ranks):
         assert words in ran(MPI, "refused").seen(rank)[what]
+    assert what != "seed" or documented(ran(MPI, "refused").seen(0)[what])
 
 
 def test_a_slow_rank_is_waited_for_and_nothing_is_left(ran: Callable[..., Ran]) -> None:

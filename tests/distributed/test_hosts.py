@@ -17,6 +17,7 @@ from tests.distributed.cluster import (
     on_hosts,
     trained_alone,
 )
+from tests.failures import documented
 from tests.launching.jobs import processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(500)]
@@ -59,6 +60,8 @@ def test_a_job_over_hosts_ends_as_in_one_process(images: Path, tmp_path: Path, o
 
     mpirun, horovodrun = ((tmp_path / f"{name}.log").read_text() for name in ("mpirun", "horovodrun"))
     assert "rank 2 on hostC was lost: its host does not answer any more, the first to fail" in mpirun
+    for words in ("was lost", "was ended by SIGKILL"):
+        assert documented(next(line for line in mpirun.splitlines() if words in line))
     assert "from 3 to 2 ranks" in mpirun
     assert "--mca btl_tcp_if_include eth0" in mpirun
     assert re.search(r"rank 1 on hostB was ended by SIGKILL .*what it wrote is in logs/rank-1.log", mpirun)

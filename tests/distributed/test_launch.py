@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.launching import JOBS, environment
+from tests.failures import documented
 from tests.launching.jobs import Ended, Job
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(170)]
@@ -54,6 +55,7 @@ def test_a_rank_fails_and_the_job_goes_on(start: Callable[..., Job], launcher: s
     ended = start(launcher, "once", *ARGUMENTS, options=restarts).wait()
     assert "rank 1 on " in ended.err
     assert " ended with exit code 7 after " in ended.err
+    assert documented(ended.err)
     assert (ended.code, ended.left()) == (0 if restarts else 7, [])
     lines = said(ended.out)
     assert {tuple(line[3:]) for line in lines} == {tuple(ARGUMENTS)}
@@ -68,6 +70,7 @@ def test_sigterm_ends_the_job_and_leaves_nothing(start: Callable[..., Job], laun
     job.send(signal.SIGTERM)
     ended = job.wait()
     assert (ended.code, ended.left()) == (143, [])
+    assert documented(ended.err)
     assert {"saved 0", "saved 1"} <= set(re.findall(r"saved \d", ended.out))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.distributed.launching import JOBS, Launch, environment, run
+from tests.failures import documented
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
@@ -105,3 +106,4 @@ def test_a_device_with_no_memory_for_one_sample_is_an_error(images: Path, tmp_pa
     done = run(command, timeout=200, env=environment(LIMITS="0", XDG_CACHE_HOME=str(tmp_path)))
     assert done.returncode == 1
     assert "not even one sample fits" in done.stderr
+    assert documented(done.stderr)

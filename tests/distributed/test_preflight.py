@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.launching import ROOT, environment
+from tests.failures import documented
 from tests.preflight.conftest import package
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(150)]
@@ -106,6 +107,7 @@ def test_a_launch_stops_with_the_table_unless_told_otherwise(hosts: Path) -> Non
     text = (hosts / "launch.err").read_text()
     assert (hosts / "launch.code").read_text() == "2\n"
     assert "dist-loader: error: hostB has keras 3.14.0, others have 3." in text
+    assert documented(text)
     assert text.splitlines()[-1].endswith("mount or copy the data there; --no-preflight starts all the same")
     assert any(line.split()[0] == "data" and "! not readable" in line for line in text.splitlines())
     assert "started" not in (hosts / "launch.out").read_text()

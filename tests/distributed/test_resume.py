@@ -19,6 +19,7 @@ import pytest
 
 from dist_loader.training.checkpoint import journal
 from tests.distributed.launching import JOBS, Launch, environment, run
+from tests.failures import documented
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
@@ -80,6 +81,7 @@ def test_what_was_broken_off_ends_as_if_nothing_had_happened(
         if "SIGKILL" not in end:
             name = end.rpartition(":")[2]
             assert done.stdout.count(f"ended by {name} at epoch ") == 1
+            assert documented(done.stdout)
         assert not (tmp_path / "rank-0.json").exists()
     again = started(launch, images, tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
@@ -195,6 +197,7 @@ def test_a_second_signal_ends_at_once(images: Path, tmp_path: Path) -> None:
             assert process.wait(30) == 130
             assert time.monotonic() - asked < 15
             assert "ending at once" in said
+            assert documented(said)
             assert list(scratch.iterdir()) == []
 
 
@@ -204,4 +207,5 @@ def test_a_checkpoint_of_another_training_is_refused_on_all_ranks(images: Path, 
         done = started(Launch("mpi", 2), images, tmp_path, **settings)
         assert done.returncode != 0
         assert done.stderr.count(word) >= 2
+        assert documented(done.stderr)
         assert "ConfigError" in done.stderr

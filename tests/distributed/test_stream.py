@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.launching import JOBS, Launch, run
+from tests.failures import documented
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -73,6 +74,7 @@ def test_a_training_that_stops_early_leaves_the_ranks_in_step(seen: list[dict]) 
 def test_what_goes_wrong_on_one_rank_is_raised_by_all_with_its_name(case: str, text: str, seen: list[dict]) -> None:
     for rank in seen:
         assert text in rank[case]
+        assert documented(rank[case])
 
 
 def test_predictions_are_in_the_streams_order_on_rank_0(seen: list[dict]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.launching import ROOT, Launch, environment, run
+from tests.failures import documented
 
 pytestmark = pytest.mark.distributed
 
@@ -154,6 +155,7 @@ def test_a_broken_image_ends_all_ranks_and_is_named(launch: Launch, images: Path
     line = next(line for line in output.splitlines() if str(path) in line)
     assert re.search(r"(train.py|dist_loader): rank \d", line)
     assert "cannot read sample" in line
+    assert documented(line)
     assert "Traceback (most recent call last)" not in output.replace(_horovodruns_own(output), "")
     assert not (tmp_path / "run" / "summary.json").exists()
 

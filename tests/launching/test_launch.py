@@ -23,6 +23,7 @@ from dist_loader.launching.messages import VARIABLE
 from dist_loader.launching.signals import Signals
 from dist_loader.launching.supervise import Ended, supervise
 from dist_loader.launching.switchboard import Switchboard
+from tests.failures import documented
 from tests.launching.jobs import Job, processes
 
 Programs = Callable[..., dict[str, str]]
@@ -88,6 +89,7 @@ def test_a_rank_that_dies_by_a_signal(start: Callable[..., Job]) -> None:
     ended = start("killed", options=("--log-dir", "logs")).wait()
     assert ended.code == 128 + signal.SIGKILL
     assert re.search(r"rank 1 on \S+ was ended by SIGKILL .* what it wrote is in logs/rank-1.log", ended.err)
+    assert documented(ended.err)
     assert (ended.folder / "logs" / "rank-1.log").read_text().startswith('rank 1 start 0 ["killed"]')
     assert ended.out == ""
     assert ended.left() == []
@@ -195,6 +197,7 @@ def test_a_launcher_that_is_killed_is_said_to_be(start: Callable[..., Job]) -> N
     ended = job.wait()
     assert ended.code == 137
     assert "the launcher itself was ended by SIGKILL" in ended.err
+    assert documented(ended.err)
     assert ended.left() == []
 
 

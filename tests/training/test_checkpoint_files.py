@@ -22,6 +22,7 @@ from dist_loader.training.checkpoint.folder import Folder, Monitor
 from dist_loader.training.checkpoint.journal import Journal
 from dist_loader.training.checkpoint.position import Every, Position
 from tests.distributed.launching import environment
+from tests.failures import documented
 
 ARRAYS = {
     "shared-0": np.arange(2000, dtype=np.float32).reshape(40, 50),
@@ -104,6 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
             passed_over += 1
             assert last.state == {"at": [0, 3]}
             assert str(newest) in caplog.text
+            assert documented(caplog.messages[0])
     assert passed_over > 250
 
 
@@ -210,6 +212,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         subprocess.run(["umount", str(tmp_path)], check=True)
     message, found = done.stdout.splitlines()
     assert "No space left on device" in message
+    assert documented(message)
     assert found == "4 3"
 
 

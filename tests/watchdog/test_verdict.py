@@ -9,6 +9,7 @@ import pytest
 from dist_loader.watchdog.lines import End, State
 from dist_loader.watchdog.seen import Seen
 from dist_loader.watchdog.verdict import Limits, decide
+from tests.failures import documented
 
 LIMITS = Limits(stall=600, lost=60, first=1800)
 IN_STEP = State(count=100, epoch=1, step=6, doing="step", seconds=10)
@@ -111,6 +112,7 @@ def test_alarm(seen: list[Seen], blamed: tuple[int, ...], words: str) -> None:
     assert verdict is not None
     assert verdict.blamed == blamed
     assert words in verdict.line
+    assert documented(verdict.line)
     assert "\n" not in verdict.line
     assert len(verdict.table.splitlines()) == 1 + len(seen)
 

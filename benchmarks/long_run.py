@@ -5,8 +5,9 @@
 One ImageSequence with on_bad="replace" is drawn from for so many steps, epoch after epoch. Every 100 steps something
 happens to its 512 files: one is cut short, emptied, removed, replaced by a folder or a named pipe, made of other bytes,
 or mended again. Every 1,000 steps a pass is left in the middle and another begun, and every 20,000 the sequence is
-closed in between. Every 500 steps the process's own memory (RssAnon), its open files and its threads are noted. Prints
-them for each tenth of the run; saves benchmarks/results/long_run.json and, where matplotlib is there, long_run.svg.
+closed in between. Every 500 steps (or ten times, in a shorter run) the process's resident memory (VmRSS), what of it is
+its own (RssAnon), its open files and its threads are noted. Prints them for each tenth of the run; saves
+benchmarks/results/long_run.json and, where matplotlib is there, long_run.svg.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from PIL import Image
 import dist_loader as dl
 
 FILES = 512
-RESULTS = Path("benchmarks/results")
+COLUMNS = ("step", "resident_mebibytes", "own_mebibytes", "open_files", "threads")
+Row = tuple[int, float, float, int, int]
+RESULTS = Path(__file__).parent / "results"
 
 
 def write_images(folder: Path) -> list[Path]:
@@ -75,6 +78,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000)
     args = parser.parse_args()
     rng = np.random.default_rng(1)
+    noted_every = max(1, min(500, args.steps // 10))
     with tempfile.TemporaryDirectory() as scratch:
         paths = write_images(Path(scratch, "images"))
         whole = Path(shutil.copytree(paths[0].parent, Path(scratch, "whole")))
@@ -90,7 +94,7 @@ def main() -> None:
             bad_file=Path(scratch, "bad_samples.jsonl"),
         )
         broken: list[Path] = []
-        rows: list[tuple[int, float, int, int]] = []
+        rows: list[Row] = []
         started, step, batches = time.monotonic(), 0, None
         while step < args.steps:
             batches = batches or train.get_numpy_iterator()
@@ -111,38 +115,43 @@ def main() -> None:
                 batches = None
             if step % 20_000 == 0:
                 train.close()
-            if step % 500 == 0:
-                rows.append((step, _own_mebibytes(), len([*Path("/proc/self/fd").iterdir()]), threading.active_count()))
+            if step % noted_every == 0:
+                rows.append((step, *_memory(), len([*Path("/proc/self/fd").iterdir()]), threading.active_count()))
         seconds = time.monotonic() - started
-        bad = len(Path(scratch, "bad_samples.jsonl").read_text().splitlines())
         train.close()
-    tenths = [rows[at : at + len(rows) // 10] for at in range(0, len(rows) // 10 * 10, len(rows) // 10)]
-    print("steps to    own memory, MiB    open files    threads")
+        bad = len(train.bad_samples.marks())
+    length = max(1, len(rows) // 10)
+    tenths = [rows[at : at + length] for at in range(0, len(rows), length)][:10]
+    print("steps to    resident, MiB    own memory, MiB    open files    threads")
     for tenth in tenths:
-        memory, files, threads = (median(row[at] for row in tenth) for at in (1, 2, 3))
-        print(f"{tenth[-1][0]:8,}    {memory:15.1f}    {files:10.0f}    {threads:7.0f}")
+        resident, own, files, threads = (median(row[at] for row in tenth) for at in (1, 2, 3, 4))
+        print(f"{tenth[-1][0]:8,}    {resident:13.1f}    {own:15.1f}    {files:10.0f}    {threads:7.0f}")
     print(f"{seconds:.0f} s, {bad} of {FILES} files were bad at some time")
     facts = {"machine": platform.platform(), "cores": os.cpu_count(), "seconds": seconds, "bad_samples": bad}
-    columns = dict(zip(("step", "own_mebibytes", "open_files", "threads"), zip(*rows, strict=True), strict=True))
+    columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     (RESULTS / "long_run.json").write_text(json.dumps({**facts, **columns}) + "\n")
     _plot(rows)
 
 
-def _own_mebibytes() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+def _memory() -> tuple[float, float]:
+    """Resident, and what of it is the process's own; MiB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    resident, own = (int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))
+    return resident, own
 
 
-def _plot(rows: list[tuple[int, float, int, int]]) -> None:
+def _plot(rows: list[Row]) -> None:
     try:
         from matplotlib import pyplot as plt
     except ImportError:
         print("no matplotlib, no plot")
         return
-    steps, memory, files, _ = zip(*rows, strict=True)
+    steps, resident, own, files, _ = zip(*rows, strict=True)
     figure, left = plt.subplots(figsize=(8, 3.2), layout="constrained")
-    left.plot(steps, memory, color="tab:blue", linewidth=1)
-    left.set(xlabel="steps", ylabel="own memory, MiB", ylim=(0, 1.2 * max(memory)))
+    left.plot(steps, resident, color="tab:blue", linewidth=1, label="resident")
+    left.plot(steps, own, color="tab:blue", linewidth=1, linestyle="dashed", label="its own")
+    left.legend(loc="lower left", frameon=False)
+    left.set(xlabel="steps", ylabel="memory, MiB", ylim=(0, 1.2 * max(resident)))
     right = left.twinx()
     right.plot(steps, files, color="tab:orange", linewidth=1)
     right.set(ylabel="open files", ylim=(0, 2 * max(files)))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the job; the exit code is 0, or 2 for what the user can mend."""
+    """Run the job; the exit code is 0, 2 for what the user must mend, or 1 for what may pass (a disk that hangs)."""
     args = arguments()
     try:
         train(args)
@@ -38,7 +38,7 @@ def main() -> int:
         if args.debug:
             raise
         print(f"train.py: rank {rank()}: error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return 1 if isinstance(error, TimeoutError) else 2
     except Exception as error:
         # When one rank ends, Horovod ends the others in the middle of a step. What matters is the first one's message.
         if args.debug or "Horovod" not in f"{type(error).__name__} {error}":

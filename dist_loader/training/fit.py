@@ -25,6 +25,7 @@ from dist_loader.training.checkpoint.checkpointer import Checkpointer
 from dist_loader.training.checkpoint.folder import Folder
 from dist_loader.training.checkpoint.position import Every, Position
 from dist_loader.training.checkpoint.resume import Resumed, resume
+from dist_loader.training.checkpoint.snapshot import shared_values
 from dist_loader.training.checkpoint.writer import Writer, writing
 from dist_loader.training.clock import InputClock
 from dist_loader.training.device_batch import agreed_slices, follow, note_of, remember
@@ -119,9 +120,11 @@ def train_model(
             sequence.read_ahead_to(epochs)
         with _writer(folder, train, start, checkpoints) as writer:
             every, best = (None, None) if checkpoints is None else (checkpoints.every, checkpoints.best)
+            weights = {} if resumed.state is None else shared_values(model)
             running.append(
-                Checkpointer(devices, train, wishes, signals, resumed, every, writer, remembering, best, say)
+                Checkpointer(devices, train, wishes, signals, resumed, weights, every, writer, remembering, best, say)
             )
+            del weights  # the callback lets go of them, too, once the training has gone on
             history = model.fit(
                 train,
                 validation_data=valid,

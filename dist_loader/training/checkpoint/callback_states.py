@@ -58,7 +58,10 @@ class CallbackStates:
                 setattr(callback, name, value)
             for name, length in state["arrays"].items():
                 parts = [arrays[f"callback-{number}-{name}-{at}"] for at in range(1 if length is None else length)]
-                setattr(callback, name, parts[0] if length is None else parts)
+                if length is None and hasattr(there := getattr(callback, name, None), "assign"):
+                    there.assign(parts[0])  # a variable, which a compiled function may hold on to
+                else:
+                    setattr(callback, name, parts[0] if length is None else parts)
 
 
 def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:

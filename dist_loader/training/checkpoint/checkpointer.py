@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from dist_loader.devices import Devices
 from dist_loader.keras_calls import start_epoch_at
@@ -42,6 +43,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
         wishes: what single ranks ask of all.
         signals: asked after every step.
         resumed: where the training goes on.
+        weights: those it goes on with, and the optimizer's, as `snapshot.shared_values` copied them; none if it begins.
         every: how often to take a checkpoint; None: never.
         writer: rank 0's.
         callbacks: whose states belong to a checkpoint.
@@ -56,6 +58,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
         wishes: Wishes,
         signals: Signals,
         resumed: Resumed,
+        weights: dict[str, npt.NDArray[Any]],
         every: Every | None,
         writer: Writer | None,
         callbacks: Sequence[keras.callbacks.Callback],
@@ -69,6 +72,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
         self._wishes = wishes
         self._signals = signals
         self._resumed = resumed
+        self._weights = weights
         self._every = every
         self._writer = writer
         self._callbacks = callbacks
@@ -85,15 +89,28 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._states = CallbackStates(self._callbacks)
-        if self._resumed.state is not None:
-            self._states.put_back(self._resumed.state["callbacks"], self._resumed.arrays)
+        self._put_back()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         goes_on = self._resumed.position.epoch == epoch and self._resumed.position.step > 0
         self._position = Position(epoch, self._resumed.position.step if goes_on else 0)
         if goes_on:
+            self._put_back()
             put_back_metrics(self.model, self._train, self._devices, self._resumed)
             start_epoch_at(self._resumed.position.step)
+        self._weights = {}
+
+    def _put_back(self) -> None:
+        """Undo what the other callbacks have just done, for they did it when this training, or this epoch, began.
+
+        A `LearningRateScheduler` that lowers the rate by a tenth in every epoch would do so twice in one that goes on.
+        """
+        if self._resumed.state is None:
+            return
+        assert self._states is not None
+        snapshot.put_back_shared(self.model, self._weights)
+        snapshot.put_back_own(self.model, self._resumed.state, self._resumed.arrays, self._devices)
+        self._states.put_back(self._resumed.state["callbacks"], self._resumed.arrays)
 
     # --- and is written down ---------------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ def get() -> dict[str, Array]:
 def put_back(states: dict[str, Array]) -> None:
     """Let the generators go on from where `get` was called."""
     words, normal, key, numpy_normal, keras_state = (states[name] for name in NAMES)
+    if keras_state[0]:  # first, for Keras draws from Python's when it makes its own
+        seed_generator.global_seed_generator().state.assign(keras_state[1:])
     random.setstate((3, tuple(words.tolist()), float(normal[1]) if normal[0] else None))
     np.random.set_state(  # noqa: NPY002
         {
@@ -49,8 +51,6 @@ def put_back(states: dict[str, Array]) -> None:
             "gauss": float(numpy_normal[1]),
         }
     )
-    if keras_state[0]:
-        seed_generator.global_seed_generator().state.assign(keras_state[1:])
 
 
 def _keras_state() -> npt.NDArray[np.int64]:

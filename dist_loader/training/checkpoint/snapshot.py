@@ -57,6 +57,11 @@ def values(variables: list[Any], group: str) -> dict[str, Array]:
     return {f"{group}-{at}": np.asarray(variable.numpy()) for at, variable in enumerate(variables)}  # `numpy` copies
 
 
+def shared_values(model: Any) -> dict[str, Array]:
+    """Copies of the weights and of the optimizer's variables, for `put_back_shared`."""
+    return values(Variables.of(model).shared, "shared")
+
+
 def take(
     model: Any, devices: Devices, metrics: dict[str, Array] | None = None
 ) -> tuple[dict[str, Any], dict[str, Array]] | None:
@@ -81,7 +86,7 @@ def take(
         rows = devices.gather_rows(np.frombuffer(packed, np.uint8)[None])
     if not devices.world.chief:
         return None
-    arrays = values(variables.shared, "shared") | {name: own[name] for name in own if name not in differing}
+    arrays = shared_values(model) | {name: own[name] for name in own if name not in differing}
     first = 0
     for name in differing:
         part = np.ascontiguousarray(rows[:, first : first + own[name].nbytes])
@@ -114,7 +119,7 @@ def check(model: Any, state: dict[str, Any], where: object) -> None:
 
 
 def put_back_shared(model: Any, arrays: dict[str, Array]) -> None:
-    """Give the weights and the optimizer what `take` copied. For rank 0 alone; a broadcast does the rest."""
+    """Give the weights and the optimizer what `take` or `shared_values` copied."""
     for at, variable in enumerate(Variables.of(model).shared):
         variable.assign(arrays[f"shared-{at}"])
 

@@ -1,0 +1,94 @@
+"""A training that goes on in the middle of an epoch, in one process; on ranks: tests/distributed/test_resume.py."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dist_loader as dl
+
+SAMPLES = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+LABELS = np.arange(50) % 3
+
+
+class BrokenOffError(Exception):
+    """What the training dies of."""
+
+
+class Breaking(keras.callbacks.Callback):
+    """Breaks the training off after a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if int(self.model.optimizer.iterations.numpy()) == self.step:
+            raise BrokenOffError
+
+
+class Start(keras.callbacks.Callback):
+    """Sets the rate when the training begins."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate = 0.01
+
+
+class Noise(keras.callbacks.Callback):
+    """Changes the weights as epochs begin, counts them, and draws from every generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+        self.sum = tf.Variable(0.0)
+        self.drawn: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.begun += 1
+        kernel = self.model.layers[-1].kernel
+        kernel.assign(kernel + np.random.normal(size=kernel.shape) / 10)  # noqa: NPY002
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.sum.assign_add(1.0)
+        drawn = keras.random.normal((1,))  # the first one makes Keras's generator, with a number of Python's
+        self.drawn += [random.random(), np.random.rand(), float(drawn[0])]  # noqa: NPY002
+
+
+def trained(folder: Path, callbacks: list[keras.callbacks.Callback], end: int = 0) -> tuple[Any, ...]:
+    """All that a training leaves behind, as text; it dies after the step `end`, if that is not 0."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(3)
+    strategy = dl.init("single")
+    train = dl.ArraySequence(SAMPLES, LABELS, device_batch=12, strategy=strategy)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.3), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    callbacks = [*callbacks, Breaking(end)]
+    history = strategy.fit(
+        model, train, epochs=3, checkpoint_dir=folder, checkpoint_every=2, callbacks=callbacks, verbose=0
+    )
+    state = [*model.get_weights(), *[variable.numpy() for variable in model.optimizer.variables]]
+    remembered = [
+        {name: getattr(callback, name) for name in ("begun", "sum", "drawn") if hasattr(callback, name)}
+        for callback in callbacks
+    ]
+    return [value.tobytes() for value in state], repr(remembered), repr(history.history)
+
+
+def test_what_callbacks_do_as_a_training_or_an_epoch_begins_is_done_once(tmp_path: Path) -> None:
+    """Keras calls `on_train_begin` and `on_epoch_begin` again in a training that goes on."""
+
+    def made() -> list[keras.callbacks.Callback]:
+        return [Start(), keras.callbacks.LearningRateScheduler(lambda _, rate: rate * 0.7), Noise()]
+
+    wanted = trained(tmp_path / "whole", made())
+    for end in (3, 8):  # in the first epoch and in the second, of 5 steps each; checkpoints are after 2 and after 7
+        with pytest.raises(BrokenOffError):
+            trained(tmp_path / "broken", made(), end)
+    assert trained(tmp_path / "broken", made()) == wanted

@@ -55,9 +55,9 @@ class CallbackStates:
             if state["class"] != type(callback).__name__:
                 continue
             for name, value in state["attributes"].items():
-                setattr(callback, name, value)
+                setattr(callback, name, copy.deepcopy(value))
             for name, length in state["arrays"].items():
-                parts = [arrays[f"callback-{number}-{name}-{at}"] for at in range(1 if length is None else length)]
+                parts = [arrays[f"callback-{number}-{name}-{at}"].copy() for at in range(1 if length is None else length)]
                 if length is None and hasattr(there := getattr(callback, name, None), "assign"):
                     there.assign(parts[0])  # a variable, which a compiled function may hold on to
                 else:

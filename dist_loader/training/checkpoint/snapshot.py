@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -110,12 +111,20 @@ def check(model: Any, state: dict[str, Any], where: object) -> None:
                 f"{len(now)}; give another checkpoint_dir to start anew"
             )
         for ours, theirs in zip(now, then, strict=True):
-            if (ours[0].rpartition("/")[2], *ours[1:]) != (theirs[0].rpartition("/")[2], *theirs[1:]):
+            if (_name(ours[0]), *ours[1:]) != (_name(theirs[0]), *theirs[1:]):
                 raise ConfigError(
                     f"the checkpoint {where} does not fit this model: it has {theirs[0]} {tuple(theirs[1])} "
                     f"{theirs[2]}, the model {ours[0]} {tuple(ours[1])} {ours[2]}; give another checkpoint_dir to "
                     "start anew"
                 )
+
+
+def _name(path: str) -> str:
+    """The last part of a variable's path, without the numbers that Keras gives to layers as they are made.
+
+    A model that is built again in the same process, as in a notebook, has others: "dense_2_kernel_momentum".
+    """
+    return re.sub(r"_[0-9]+", "", path.rpartition("/")[2])
 
 
 def put_back_shared(model: Any, arrays: dict[str, Array]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import dist_loader as dl
+from tests.distributed.launching import environment
 
 SAMPLES = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
 LABELS = np.arange(50) % 3
@@ -95,3 +98,52 @@ def test_what_callbacks_do_as_a_training_or_an_epoch_begins_is_done_once(tmp_pat
         with pytest.raises(BrokenOffError):
             trained(tmp_path / "broken", made(), end)
     assert trained(tmp_path / "broken", made()) == wanted
+
+
+MIRRORED = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+import dist_loader as dl
+
+(processor,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = dl.init("mirrored")
+samples = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+
+
+class Breaking(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations.numpy()) == 3:
+            raise InterruptedError
+
+
+def trained(folder, *callbacks):
+    keras.utils.set_random_seed(3)
+    train = dl.ArraySequence(samples, np.arange(50) % 3, device_batch=6, strategy=strategy)
+    with strategy.scope():
+        layers = [keras.layers.BatchNormalization(momentum=0.8), keras.layers.Dropout(0.3), keras.layers.Dense(3)]
+        model = keras.Sequential([keras.Input((4,)), *layers])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    how = {"checkpoint_dir": f"{sys.argv[1]}/{folder}", "checkpoint_every": 2, "callbacks": callbacks, "verbose": 0}
+    history = strategy.fit(model, train, validation_data=train, epochs=2, **how)
+    replicas = [part.numpy().tobytes() for weight in model.weights for part in weight.value.values]
+    return replicas, [variable.numpy().tobytes() for variable in model.optimizer.variables], repr(history.history)
+
+
+wanted = trained("whole")
+try:
+    trained("broken", Breaking())
+except InterruptedError:
+    print(trained("broken") == wanted)
+"""
+
+
+def test_replicas_get_back_statistics_and_metrics_of_their_own(tmp_path: Path) -> None:
+    """Under MirroredStrategy, where the value of a moving statistic is the first replica's."""
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(tmp_path)], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True"], done.stdout + done.stderr[-3000:]

@@ -18,6 +18,8 @@ from dist_loader.training.checkpoint import archive, random_state
 
 Array = npt.NDArray[Any]
 
+_REPLICAS = "-replicas"
+
 
 @dataclass(frozen=True)
 class Variables:
@@ -54,8 +56,30 @@ def not_trained(model: Any) -> list[Any]:
 
 
 def values(variables: list[Any], group: str) -> dict[str, Array]:
-    """Copies of the variables of a group, by the names that they have in a checkpoint."""
-    return {f"{group}-{at}": np.asarray(variable.numpy()) for at, variable in enumerate(variables)}  # `numpy` copies
+    """Copies of the variables of a group, by the names that they have in a checkpoint.
+
+    Of those whose replicas in this process have values of their own, each replica's besides.
+    """
+    found = {f"{group}-{at}": np.asarray(variable.numpy()) for at, variable in enumerate(variables)}  # `numpy` copies
+    for at, variable in enumerate(variables):
+        rows = [np.asarray(replica.numpy()) for replica in _replicas(variable)]
+        if any(row.tobytes() != rows[0].tobytes() for row in rows):
+            found[f"{group}-{at}{_REPLICAS}"] = np.stack(rows)
+    return found
+
+
+def _replicas(variable: Any) -> tuple[Any, ...]:
+    """A variable's parts on the replicas of this process, under MirroredStrategy."""
+    return tuple(getattr(variable.value, "values", ()))
+
+
+def _assign(variable: Any, value: Array, rows: Array | None) -> None:
+    """Give a variable its value, and its replicas theirs if they had their own and are as many."""
+    variable.assign(value)
+    replicas = _replicas(variable)
+    if rows is not None and len(rows) == len(replicas):
+        for replica, row in zip(replicas, rows, strict=True):
+            replica.assign(row)
 
 
 def shared_values(model: Any) -> dict[str, Array]:
@@ -151,7 +175,7 @@ def put_back_own(model: Any, state: dict[str, Any], arrays: dict[str, Array], de
     same_world = state["world_size"] == devices.world.size
     for at, variable in enumerate(Variables.of(model).own):
         mean = not same_world and keras.backend.is_float_dtype(variable.dtype)
-        variable.assign(of_rank(arrays, f"own-{at}", devices.world.rank, mean))
+        _assign(variable, of_rank(arrays, f"own-{at}", devices.world.rank, mean), arrays.get(f"own-{at}{_REPLICAS}"))
     random_state.put_back({name: of_rank(arrays, name, devices.world.rank) for name in random_state.NAMES})
 
 
@@ -168,7 +192,7 @@ def put_back_metrics(model: Any, state: dict[str, Any], arrays: dict[str, Array]
         same = arrays.get(f"metrics-{at}")
         rows = np.stack([same] * size) if same is not None else arrays[f"ranks-metrics-{at}"]
         if size == world.size:
-            variable.assign(rows[world.rank])
+            _assign(variable, rows[world.rank], arrays.get(f"metrics-{at}{_REPLICAS}"))
         else:
             variable.assign(rows.sum(axis=0) if world.chief else np.zeros_like(rows[0]))
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Devices
+from dist_loader.errors import ConfigError
+from dist_loader.remote.address import redacted, scheme_of
 from dist_loader.sizes import at_least_one
 from dist_loader.training.agreement import agree, facts_of
 from dist_loader.training.bound import Waits, what_bounds
@@ -31,7 +34,7 @@ from dist_loader.training.clock import InputClock
 from dist_loader.training.device_batch import agreed_slices, follow, note_of, remember
 from dist_loader.training.feed import Feed
 from dist_loader.training.learning_rate import described
-from dist_loader.training.prepare import Prepared, prepare
+from dist_loader.training.prepare import Prepared, prepare, refuse_more_optimizers
 from dist_loader.training.progress import ProgressLines, Say, Verbose, progress_callback
 from dist_loader.training.retry import bind_retries
 from dist_loader.training.signals import Signals
@@ -67,7 +70,14 @@ class Checkpoints:
         """
         parsed = Every.of(every)
         at_least_one("checkpoint_keep", keep)
-        return None if folder is None else cls(Path(folder), parsed, keep, best)
+        if folder is None:
+            return None
+        given = os.fspath(folder)
+        if not given or scheme_of(given) is not None:
+            raise ConfigError(
+                f"checkpoint_dir must be a folder, not {redacted(given)!r}; mount what is remote, and give its path"
+            )
+        return cls(Path(given).absolute(), parsed, keep, best)  # a callback may change the working folder
 
 
 def train_model(
@@ -95,6 +105,8 @@ def train_model(
         Signals(grace, clean) as signals,
     ):
         wishes = _prepared(devices, model, train, valid, say).wishes
+        if world.size > 1 or checkpoints is not None:
+            refuse_more_optimizers(model)
         wishes.forget()
         written = None if checkpoints is None else (checkpoints.every, checkpoints.best)
         agree(devices, facts_of(devices, model, train, valid, epochs, checkpoints=written))

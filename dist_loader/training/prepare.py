@@ -105,6 +105,21 @@ def prepare(
     return now
 
 
+def refuse_more_optimizers(model: Any) -> None:
+    """Raise a ConfigError if a model's class, such as a GAN's, trains with optimizers beside `model.optimizer`."""
+    more = [
+        name
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer
+    ]
+    if more:
+        raise ConfigError(
+            f"{type(model).__name__} has optimizers beside the one that it was compiled with ({', '.join(more)}): "
+            "their gradients would stay on their rank, and no checkpoint would hold their state; train it in one "
+            "process without checkpoint_dir, or with one optimizer"
+        )
+
+
 def step_of(model: Any, now: Prepared, devices: Devices | None = None) -> steps.Step:
     """The steps of a prepared model; on other devices than it was prepared for, if given."""
     devices = devices or now.devices

@@ -17,6 +17,7 @@ from dist_loader.ending import end_now
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A launcher and a terminal may both pass on what was one request; what comes later is a second one.
 _ONE_REQUEST_SECONDS = 0.5
+_LONGEST_GRACE = 1e9  # seconds that can be waited for
 
 
 class Interrupted(SystemExit):
@@ -47,7 +48,7 @@ class Signals:
 
     def __init__(self, grace: float, clean: Callable[[], object]) -> None:
         self.received: int | None = None
-        self._grace = grace
+        self._grace = min(grace, _LONGEST_GRACE)
         self._clean = clean
         self._before: dict[int, object] = {}
 

@@ -19,6 +19,7 @@ from dist_loader.devices.horovod import HorovodDevices
 from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
+from dist_loader.sizes import checked_seconds
 from dist_loader.training.feed import Feed
 from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
@@ -150,14 +151,14 @@ class Strategy:
             CheckpointError: a checkpoint cannot be written, or none of those that are there can be read.
             Interrupted: a signal came; it is a SystemExit with the exit code.
         """
+        checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
         for sequence in filter(None, (train, validation_data)):
             self._check(sequence)
             bad = sequence.bad_samples
-            if checkpoint_dir is not None and bad.file is None:
-                bad.write_to(Path(checkpoint_dir) / "bad_samples.jsonl")
+            if checkpoints is not None and bad.file is None:
+                bad.write_to(checkpoints.folder / "bad_samples.jsonl")
         if validation_data is not None:
             _check_classes(train, validation_data)
-        checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every, checkpoint_keep, checkpoint_best)
         return train_model(
             self.devices,
             model,
@@ -165,7 +166,7 @@ class Strategy:
             validation_data,
             epochs,
             checkpoints,
-            grace,
+            checked_seconds("grace", grace),
             callbacks,
             verbose,
             self.watchdog,

@@ -113,7 +113,7 @@ def test_no_checkpoint_that_can_be_read_is_an_error(tmp_path: Path) -> None:
     folder = written(tmp_path, (0, 3))
     (path,) = folder.positions().values()
     path.write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match=f"{path.name} is damaged"):
+    with pytest.raises(CheckpointError, match=f"{path.name}' is damaged"):
         folder.last()
     assert written(tmp_path / "empty").last() is None
 

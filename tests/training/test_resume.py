@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +100,74 @@ def test_what_callbacks_do_as_a_training_or_an_epoch_begins_is_done_once(tmp_pat
         with pytest.raises(BrokenOffError):
             trained(tmp_path / "broken", made(), end)
     assert trained(tmp_path / "broken", made()) == wanted
+
+
+def model_of(layers: int = 1, kind: Any = keras.Sequential) -> Any:
+    model = kind([keras.Input((4,)), *[keras.layers.Dense(3) for _ in range(layers)]])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def fitted(model: Any, **how: Any) -> None:
+    strategy = dl.init("single")
+    strategy.fit(model, dl.ArraySequence(SAMPLES, LABELS, device_batch=25, strategy=strategy), verbose=0, **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"grace": "30"}, "grace must be a number of seconds above 0, not '30'"),
+        ({"grace": float("nan")}, "grace"),
+        ({"checkpoint_dir": ""}, "checkpoint_dir must be a folder, not ''"),
+        ({"checkpoint_dir": "gs://user:word@bucket/run"}, "must be a folder, not 'gs://bucket/run'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_training(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(dl.ConfigError, match=message):
+        fitted(model_of(), **how)
+
+
+class TwoOptimizers(keras.Sequential):
+    """As a GAN is."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        super().__init__(layers)
+        self.of_the_critic = keras.optimizers.SGD()
+
+
+def test_a_checkpoint_would_not_hold_optimizers_of_a_models_own(tmp_path: Path) -> None:
+    with pytest.raises(dl.ConfigError, match=r"TwoOptimizers has optimizers beside .* \(of_the_critic\)"):
+        fitted(model_of(kind=TwoOptimizers), checkpoint_dir=tmp_path)
+    fitted(model_of(kind=TwoOptimizers))
+
+
+class Doing(keras.callbacks.Callback):
+    """Does something after the first step."""
+
+    def __init__(self, what: Any) -> None:
+        super().__init__()
+        self.what = what
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.what()
+        self.what = lambda: None
+
+
+def test_a_callback_may_change_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitted(model_of(), checkpoint_dir="run", callbacks=[Doing(lambda: os.chdir("/"))])
+    assert len(list((tmp_path / "run").glob("*.npz"))) == 1
+
+
+def test_messages_name_a_folder_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "two\nlines"
+    fitted(model_of(), checkpoint_dir=folder)
+    with pytest.raises(dl.ConfigError, match=r"two\\nlines/epoch-00001-step-000000000.npz' does not fit") as refused:
+        fitted(model_of(layers=2), checkpoint_dir=folder)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(dl.CheckpointError, match="the folder cannot be read any more") as failed:
+        fitted(model_of(), checkpoint_dir=folder, epochs=2, callbacks=[Doing(lambda: shutil.rmtree(folder))])
+    assert "\n" not in str(failed.value)
 
 
 MIRRORED = """

@@ -57,8 +57,10 @@ class CallbackStates:
             for name, value in state["attributes"].items():
                 setattr(callback, name, copy.deepcopy(value))
             for name, length in state["arrays"].items():
-                parts = [arrays[f"callback-{number}-{name}-{at}"].copy() for at in range(1 if length is None else length)]
-                if length is None and hasattr(there := getattr(callback, name, None), "assign"):
+                count = 1 if length is None else length
+                parts = [arrays[f"callback-{number}-{name}-{at}"].copy() for at in range(count)]
+                there: Any = getattr(callback, name, None)
+                if length is None and hasattr(there, "assign"):
                     there.assign(parts[0])  # a variable, which a compiled function may hold on to
                 else:
                     setattr(callback, name, parts[0] if length is None else parts)

@@ -78,7 +78,7 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             self.clear_parts()
         except OSError as error:
-            raise CheckpointError(f"rank 0: cannot use checkpoint_dir {self.path}: {error.strerror}") from error
+            raise CheckpointError(f"rank 0: cannot use checkpoint_dir {str(self.path)!r}: {error.strerror}") from error
 
     def clear_parts(self) -> None:
         """Remove what was not written to its end."""
@@ -102,7 +102,7 @@ class Folder:
             try:
                 return _read(path, position)
             except archive.Damaged as error:
-                damaged.append(f"{path} is damaged ({error})")
+                damaged.append(f"{str(path)!r} is damaged ({error})")
                 _log.warning("rank 0: the checkpoint %s; using the one before", damaged[-1])
         if damaged:
             raise CheckpointError(
@@ -126,9 +126,11 @@ class Folder:
             position = Position(int(name[1]), int(name[2]))
             return _read(path, position)
         except FileNotFoundError:
-            raise CheckpointError(f"there is no {_BEST} in {self.path}, or not the checkpoint that it names") from None
+            raise CheckpointError(
+                f"there is no {_BEST} in {str(self.path)!r}, or not the checkpoint that it names"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, archive.Damaged) as error:
-            raise CheckpointError(f"cannot read the best checkpoint in {self.path}: {error}") from None
+            raise CheckpointError(f"cannot read the best checkpoint in {str(self.path)!r}: {error}") from None
 
     def write(
         self, position: Position, state: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], keep: int
@@ -148,15 +150,22 @@ class Folder:
             part.replace(target)
             flush_names(self.path)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            before = next(reversed(self.positions().values()), None)
-            kept = "there is none before it" if before is None else f"the one before, {before.name}, is still there"
             raise CheckpointError(
-                f"rank 0: cannot write the checkpoint {target}: {error.strerror or error}; {kept}; make room and start "
-                "the same command again"
+                f"rank 0: cannot write the checkpoint {str(target)!r}: {error.strerror or error}; "
+                f"{self._what_is_left(part)} and start the same command again"
             ) from error
         self._prune(keep)
         return target
+
+    def _what_is_left(self, part: Path) -> str:
+        """What is there when a checkpoint could not be written, and what to do."""
+        try:
+            part.unlink(missing_ok=True)
+            before = next(reversed(self.positions().values()), None)
+        except OSError:  # as when somebody removed the folder
+            return "the folder cannot be read any more; mend that"
+        kept = "there is none before it" if before is None else f"the one before, {before.name}, is still there"
+        return f"{kept}; make room"
 
     def note_best(self, path: Path, monitor: Monitor, value: float) -> None:
         """Write down that a checkpoint is the best so far, if it is."""

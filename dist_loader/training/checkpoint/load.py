@@ -33,10 +33,10 @@ def load_checkpoint(model: keras.Model, directory: str | Path, which: Which = "b
         raise ConfigError(f"which must be one of {', '.join(get_args(Which))}, not {which!r}")
     folder = Folder(directory)
     if not folder.path.is_dir():
-        raise CheckpointError(f"there is no folder of checkpoints at {folder.path}")
+        raise CheckpointError(f"there is no folder of checkpoints at {str(folder.path)!r}")
     content = folder.best() if which == "best" else folder.last()
     if content is None:
-        raise CheckpointError(f"there is no checkpoint in {folder.path}")
+        raise CheckpointError(f"there is no checkpoint in {str(folder.path)!r}")
     described = content.state["variables"]
     others = not_trained(model)
     found: list[tuple[Any, Any]] = []
@@ -55,4 +55,4 @@ def load_checkpoint(model: keras.Model, directory: str | Path, which: Which = "b
 
 
 def _refuse(path: Path, there: str, here: str) -> None:
-    raise ConfigError(f"the checkpoint {path} does not fit this model: it has {there}, the model {here}")
+    raise ConfigError(f"the checkpoint {str(path)!r} does not fit this model: it has {there}, the model {here}")

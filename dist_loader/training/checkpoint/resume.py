@@ -92,8 +92,8 @@ def _compare(state: dict[str, Any], train: Feed, folder: Folder) -> None:
     for name, then in state["loader"].items():
         if name in now and now[name] != then:
             raise ConfigError(
-                f"the checkpoint in {folder.path} has {name.replace('_', ' ')} {then}, this training {now[name]}; give "
-                "another checkpoint_dir to start anew"
+                f"the checkpoint in {str(folder.path)!r} has {name.replace('_', ' ')} {then}, this training "
+                f"{now[name]}; give another checkpoint_dir to start anew"
             )
 
 

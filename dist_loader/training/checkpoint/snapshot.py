@@ -6,6 +6,7 @@ import io
 import re
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -120,7 +121,7 @@ def take(
     return {"variables": variables.described(), "world_size": devices.world.size}, arrays
 
 
-def check(model: Any, state: dict[str, Any], where: object) -> None:
+def check(model: Any, state: dict[str, Any], path: Path) -> None:
     """Compare a model with the one that a state was taken of.
 
     Raises:
@@ -131,13 +132,13 @@ def check(model: Any, state: dict[str, Any], where: object) -> None:
         now, then = described[group], state["variables"][group]
         if len(now) != len(then):
             raise ConfigError(
-                f"the checkpoint {where} does not fit this model: it has {len(then)} variables ({group}), the model "
-                f"{len(now)}; give another checkpoint_dir to start anew"
+                f"the checkpoint {str(path)!r} does not fit this model: it has {len(then)} variables ({group}), the "
+                f"model {len(now)}; give another checkpoint_dir to start anew"
             )
         for ours, theirs in zip(now, then, strict=True):
             if (_name(ours[0]), *ours[1:]) != (_name(theirs[0]), *theirs[1:]):
                 raise ConfigError(
-                    f"the checkpoint {where} does not fit this model: it has {theirs[0]} {tuple(theirs[1])} "
+                    f"the checkpoint {str(path)!r} does not fit this model: it has {theirs[0]} {tuple(theirs[1])} "
                     f"{theirs[2]}, the model {ours[0]} {tuple(ours[1])} {ours[2]}; give another checkpoint_dir to "
                     "start anew"
                 )

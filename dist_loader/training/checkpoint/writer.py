@@ -101,8 +101,8 @@ class Writer:
                 self._folder.note_best(path, *monitored)
         except OSError as error:
             raise CheckpointError(
-                f"rank 0: wrote the checkpoint {path}, but not what is noted beside it: {error.strerror or error}; "
-                "make room and start the same command again"
+                f"rank 0: wrote the checkpoint {str(path)!r}, but not what is noted beside it: "
+                f"{error.strerror or error}; make room and start the same command again"
             ) from error
 
 
@@ -127,7 +127,10 @@ def writing(
         try:
             writer.begin(start)
         except OSError as error:
-            raise CheckpointError(f"rank 0: cannot write to checkpoint_dir {folder.path}: {error.strerror}") from error
+            raise CheckpointError(
+                f"rank 0: cannot write to checkpoint_dir {str(folder.path)!r}: {error.strerror}; make room, or let "
+                "this user write there, and start the same command again"
+            ) from error
         yield writer
     finally:
         writer.close()

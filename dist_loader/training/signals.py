@@ -37,7 +37,7 @@ class Signals:
 
     The first one is a request, noted in `received`. The process ends at once when it has not ended by itself within
     the grace period, or when a second signal comes; also while its main thread waits for other ranks. After a request
-    the watch goes on until the process has ended.
+    the watch goes on until the process has ended, but not in a notebook.
 
     Python calls signal handlers in the main thread alone; in another thread, entering does nothing.
 
@@ -67,7 +67,7 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._before or self.received is not None:
+        if not self._before or (self.received is not None and not _goes_on_after()):
             return
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]  # what `signal` returned
@@ -97,3 +97,8 @@ class Signals:
         print(f"dist_loader: {why}; ending at once, with what the last checkpoint holds", file=sys.stderr, flush=True)
         self._clean()
         end_now(128 + self.received)
+
+
+def _goes_on_after() -> bool:
+    """Whether this process outlives a training that was ended, as a notebook's does, for whose user SIGINT is a key."""
+    return hasattr(sys, "ps1")

@@ -99,6 +99,7 @@ def train_model(
     folder = Folder(checkpoints.folder) if checkpoints is not None and world.chief else None
     clean = folder.clear_parts if folder is not None else lambda: None
     with (
+        _released(folder),
         watched(devices, "fit", watchdog, train, valid) as watch,
         original_errors(train, valid),
         devices.scope(),
@@ -149,6 +150,15 @@ def train_model(
         watch.agreeing()
         history.summary = _summary(devices, model, train, valid, clock, history, time.monotonic() - started)
     return history
+
+
+@contextmanager
+def _released(folder: Folder | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if folder is not None:
+            folder.release()
 
 
 @contextmanager

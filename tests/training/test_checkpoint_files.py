@@ -128,6 +128,29 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     assert folder.last().position == Position(0, 1)
 
 
+HOLDING = """
+import sys, time
+from dist_loader.training.checkpoint.folder import Folder
+Folder(sys.argv[1]).prepare()
+print("there", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_training_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"there\n"
+        folder = Folder(tmp_path)
+        with pytest.raises(CheckpointError, match="another training on this host writes to checkpoint_dir"):
+            folder.prepare(patience=0)
+        other.kill()
+    folder.prepare(patience=10)
+    folder.prepare(patience=0)
+    folder.release()
+    Folder(tmp_path).prepare(patience=0)
+
+
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path

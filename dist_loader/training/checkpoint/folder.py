@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,18 +69,47 @@ class Folder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._held: int | None = None
 
-    def prepare(self) -> None:
-        """Make the folder if it is not there, and clear away what a killed writer left.
+    def prepare(self, patience: float = 30.0) -> None:
+        """Make the folder if it is not there, keep others from it, and clear away what a killed writer left.
+
+        Until `release`, or the end of this process, however it comes.
+
+        Args:
+            patience: seconds that another training is waited for, which may be about to end.
 
         Raises:
-            CheckpointError: it cannot be made.
+            CheckpointError: it cannot be made, or another training on this host writes to it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._hold(time.monotonic() + patience)
             self.clear_parts()
         except OSError as error:
             raise CheckpointError(f"rank 0: cannot use checkpoint_dir {str(self.path)!r}: {error.strerror}") from error
+
+    def _hold(self, deadline: float) -> None:
+        """Lock the folder itself. That leaves no file behind, and is gone with the process.
+
+        Network file systems mostly have no such lock. There, a host that lost its power would keep it.
+        """
+        if self._held is None:
+            self._held = os.open(self.path, os.O_RDONLY)
+        while not _locked(self._held):
+            if time.monotonic() > deadline:
+                self.release()
+                raise CheckpointError(
+                    f"rank 0: another training on this host writes to checkpoint_dir {str(self.path)!r}; end it, or "
+                    "give another checkpoint_dir"
+                )
+            time.sleep(0.2)
+
+    def release(self) -> None:
+        """Let others write to the folder."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def clear_parts(self) -> None:
         """Remove what was not written to its end."""
@@ -203,3 +234,14 @@ def _read(path: Path, position: Position) -> Content:
             return Content(path, position, *archive.read(file))
     except OSError as error:
         raise archive.Damaged(f"it cannot be read: {error.strerror}") from None
+
+
+def _locked(fd: int) -> bool:
+    """Whether this process has got the lock of what is open; yes where there are no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -169,12 +169,11 @@ def _reduce_and_apply(now: Prepared, grads: Any, trainable_variables: Any = None
     every rank. A reduction inside of the loss-scaling optimizer's condition would wait for ever for a rank that skips.
     """
     apply = functools.partial(type(now.optimizer).apply, now.optimizer, trainable_variables=trainable_variables)
-    if now.devices.world.size == 1:
-        apply(now.devices.mean_gradients(list(grads), now.trace.share)[0])
-        return
     variables = now.optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
     gradients = [_dense(*pair) for pair in zip(grads, variables, strict=True)]
-    if now.retries:
+    if now.devices.world.size == 1:
+        apply(now.devices.mean_gradients(gradients, now.trace.share)[0])
+    elif now.retries:
         now.alarm.apply_unless_raised(now.devices, gradients, now.trace.share, now.wishes, apply)
     else:
         means, (sums,) = now.devices.mean_gradients(gradients, now.trace.share, [now.wishes.in_step()])
@@ -185,7 +184,8 @@ def _reduce_and_apply(now: Prepared, grads: Any, trainable_variables: Any = None
 def _dense(gradient: Any | None, variable: Any) -> Any | None:
     """A gradient as one array, of the shape of what it is for: a message must be of a known length.
 
-    TensorFlow does not know the shape of an embedding's gradient where batches have different lengths.
+    TensorFlow does not know the shape of an embedding's gradient where batches have different lengths. In one process,
+    too: of a gradient in parts, some of them of the same row, Keras's Adam would square each part and not their sum.
     """
     if gradient is not None:
         gradient = tf.convert_to_tensor(gradient)

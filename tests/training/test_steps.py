@@ -46,3 +46,20 @@ def test_steps_are_traced_once(slices: int, outputs: int) -> None:
     to_count = int(slices > 1)  # a forward pass shows what the losses count over all slices
     assert counting.called[True] - built[True] == 1 + to_count
     assert counting.called[False] - built[False] == 1 + to_count
+
+
+def test_an_embedding_learns_alike_in_one_piece_and_in_slices() -> None:
+    """Its gradient comes in parts, many of the same row, which Keras's Adam squares one by one."""
+
+    def table(slices: int) -> np.ndarray:
+        keras.utils.set_random_seed(3)
+        strategy = dl.init("single")
+        tokens, targets = np.arange(96).reshape(16, 6) % 5, np.arange(16) % 3
+        sequence = dl.ArraySequence(tokens, targets, device_batch=8 // slices, global_batch=8, strategy=strategy)
+        layers = [keras.layers.Embedding(5, 4), keras.layers.Flatten(), keras.layers.Dense(3)]
+        model = keras.Sequential([keras.Input((6,), dtype="int64"), *layers])
+        model.compile(keras.optimizers.Adam(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        strategy.fit(model, sequence, epochs=2, verbose=0)
+        return model.get_weights()[0]
+
+    np.testing.assert_allclose(table(1), table(2), rtol=0, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -108,6 +109,8 @@ class Folder:
     def release(self) -> None:
         """Let others write to the folder."""
         if self._held is not None:
+            with contextlib.suppress(OSError):  # of which a process that was forked off may have a copy
+                fcntl.flock(self._held, fcntl.LOCK_UN)
             os.close(self._held)
             self._held = None
 

@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -26,9 +27,27 @@ from dist_loader.training.signals import Interrupted, Signals
 from dist_loader.training.wishes import Wish, Wishes, granted
 
 _SIGNALS = {Wish.TERMINATE: signal.SIGTERM, Wish.INTERRUPT: signal.SIGINT}
-_ASKED_EVERY = 10  # steps of a validation, in which no gradients carry wishes
+_ASKED_EVERY = 10  # steps of a validation, in which no gradients carry wishes; fewer if they are slow
+_ASKED_AFTER = 1.0  # second
 
 _log = logging.getLogger("dist_loader")
+
+
+@dataclass
+class _Tested:
+    """How far a validation has come.
+
+    Attributes:
+        steps: done.
+        ask_at: after so many, the ranks tell each other what they wish.
+        asked_at: after so many they last did, or began.
+        asked: when that was, in seconds of `time.monotonic`.
+    """
+
+    steps: int = 0
+    ask_at: int = 1
+    asked_at: int = 0
+    asked: float = field(default_factory=time.monotonic)
 
 
 class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
@@ -83,7 +102,7 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
         self._saved = resumed.position
         self._saved_at = time.monotonic()
         self._trained_metrics: dict[str, Any] | None = None
-        self._tested = 0
+        self._tested = _Tested()
 
     # --- the training begins, or goes on ---------------------------------------------------------------------------
 
@@ -128,12 +147,21 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_begin(self, logs: Any = None) -> None:
         if self._every is not None:
             self._trained_metrics = snapshot.values(snapshot.Variables.of(self.model).metrics, "metrics")
-        self._tested = 0
+        self._tested = _Tested()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._tested += 1
-        if self._alone or self._tested % _ASKED_EVERY == 0:
+        tested = self._tested
+        tested.steps += 1
+        if self._alone:
             self._leave_if_asked(self._agreed_now())
+        elif tested.steps >= tested.ask_at:
+            self._note_requests()
+            now = time.monotonic()
+            wishes, (seconds,) = self._devices.sum_arrays([self._wishes.mine(), np.array([now - tested.asked])])
+            each = seconds / self._devices.world.size / (tested.steps - tested.asked_at)  # the same on all ranks
+            tested.asked, tested.asked_at = now, tested.steps
+            tested.ask_at += max(1, min(_ASKED_EVERY, int(_ASKED_AFTER / max(each, 1e-9))))
+            self._leave_if_asked(granted(wishes))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._trained_metrics = None

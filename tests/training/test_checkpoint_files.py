@@ -142,8 +142,9 @@ def test_one_training_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"there\n"
         folder = Folder(tmp_path)
-        with pytest.raises(CheckpointError, match="another training on this host writes to checkpoint_dir"):
+        with pytest.raises(CheckpointError, match="another training on this host writes to checkpoint_dir") as told:
             folder.prepare(patience=0)
+        assert documented(str(told.value))
         other.kill()
     folder.prepare(patience=10)
     folder.prepare(patience=0)

@@ -10,7 +10,7 @@ from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
 from dist_loader.index import Index
 from dist_loader.sequence.image import ImageSequence
-from dist_loader.training.agreement import facts_of, plain, require_same
+from dist_loader.training.agreement import facts_of, model_facts, plain, require_same
 from dist_loader.training.watched import checked_limit, watched
 from dist_loader.world import World
 
@@ -59,7 +59,7 @@ def test_facts_tell_models_samples_and_pixels_apart(numbered) -> None:
 
     def facts(made: keras.Model, index: Index, **more) -> dict:
         how = {"size": (8, 8), "device_batch": 2, "world": devices.world}
-        return dict(facts_of(devices, made, ImageSequence(index, **how | more), None, epochs=3))
+        return {**facts_of(devices, ImageSequence(index, **how | more), None, epochs=3), **model_facts(made)}
 
     index = numbered(6)
     usual = facts(model(), index)
@@ -74,6 +74,40 @@ def test_facts_tell_models_samples_and_pixels_apart(numbered) -> None:
     assert differing(facts(model(), index, size=(9, 8))) == {"pixels"}
     assert differing(facts(model(), index, class_weight={0: 2.0})) == {"weights by_label"}
     assert {"layer 2 units", "weight 0", "parameters"} <= differing(facts(model(units=5), index))
+
+
+def test_of_long_values_the_part_that_differs_is_shown() -> None:
+    """Of a schedule, of what a model was compiled with and of nested models, and not only that they differ."""
+    long = [f"{'a, ' * 90}decay_steps: {steps}, {'b, ' * 90}" for steps in (100, 200)]
+    with pytest.raises(
+        ConfigError, match=r"x: \.\.\.a, .*decay_steps: 100, .*\.\.\. on rank 0, .*decay_steps: 200, .* on rank 1"
+    ):
+        require_same([{"x": value} for value in long])
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"loss_weights": 0.5}, '"loss_weights": null.* on rank 0, .*"loss_weights": 0.5.* on rank 1'),
+        ({"metrics": ["mae"]}, '"metrics": \\["accuracy"\\].* on rank 0, .*"metrics": \\["mae"\\].* on rank 1'),
+    ],
+)
+def test_what_a_model_was_compiled_with_is_shown(how: dict, words: str) -> None:
+    ours, theirs = model(), model()
+    theirs.compile("sgd", ours.loss, **{"metrics": ["accuracy"], **how})
+    with pytest.raises(ConfigError, match=words):
+        require_same([model_facts(ours), model_facts(theirs)])
+
+
+def test_a_device_batch_to_be_found_is_no_number(numbered) -> None:
+    devices = SingleDevice(World(0, 1, 0, 1))
+
+    def facts(device_batch: object) -> dict:
+        how = {"size": (8, 8), "device_batch": device_batch, "global_batch": 2, "world": devices.world}
+        return dict(facts_of(devices, ImageSequence(numbered(6), **how), None, epochs=3))
+
+    with pytest.raises(ConfigError, match="device_batch: 2 on rank 0, auto on rank 1"):
+        require_same([facts(2), facts("auto")])
 
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, None), (0, None), (600, 600.0), (1.5, 1.5)])

@@ -274,17 +274,18 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
 
     def facts(self) -> dict[str, Any]:
         """What must be the same on all ranks."""
-        weights = {name: getattr(self.own_weights, name, None) for name in ("by_sample", "by_label")}
+        by_sample, by_label = (getattr(self.own_weights, name, None) for name in ("by_sample", "by_label"))
         data = self.fingerprints()
         return {
             "samples": len(self.samples),
-            "classes": _digest(json.dumps(self.samples.classes).encode()),
+            "classes": json.dumps(self.samples.classes),
             "index": data["index fingerprint"],
             "order": data["order"],
             **{name: value for name, value in asdict(self.plan).items() if name != "samples"},
             "global_batch": self.plan.global_batch,
             "pixels": self.recipe,
-            **{f"weights {name}": "none" if of is None else _digest(of.tobytes()) for name, of in weights.items()},
+            "weights by_sample": "none" if by_sample is None else _digest(by_sample.tobytes()),
+            "weights by_label": "none" if by_label is None else by_label.tolist(),
         }
 
     def fingerprints(self) -> dict[str, str]:

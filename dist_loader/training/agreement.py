@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -29,6 +30,8 @@ _DIGEST_BYTES = 32
 _WHAT = "comparing what the ranks train"
 _SHOWN = 5  # differences
 _LONGEST = 120  # letters of a value
+_WHOLE = "configuration of the model"
+_BEFORE = 40  # of them, before what differs
 
 
 def agree(devices: Devices, facts: Facts) -> None:
@@ -56,8 +59,9 @@ def require_same(facts: Sequence[Facts]) -> None:
     """
     names = dict.fromkeys(name for rank in facts for name in rank)
     everywhere = [name for name in names if all(name in rank for rank in facts)]
-    # What only some ranks have (a layer, say) mostly follows from another difference.
-    differences = _differences(facts, everywhere) or _differences(facts, list(names))
+    # What only some ranks have (a layer, say) mostly follows from another difference, and the whole always does.
+    parts = [name for name in everywhere if name != _WHOLE]
+    differences = next(filter(None, (_differences(facts, of) for of in (parts, everywhere, list(names)))), [])
     if differences:
         more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise ConfigError(
@@ -73,18 +77,17 @@ def _differences(facts: Sequence[Facts], names: Sequence[str]) -> list[str]:
         for number, rank in enumerate(facts):
             ranks.setdefault(rank.get(name, "nothing"), []).append(number)
         if len(ranks) > 1:
-            values = [f"{_shortened(value)} on {ranks_text(numbers)}" for value, numbers in ranks.items()]
-            found.append(f"{name}: {', '.join(values)}")
+            shown = zip(_shortened(list(ranks)), ranks.values(), strict=True)
+            found.append(f"{name}: {', '.join(f'{value} on {ranks_text(numbers)}' for value, numbers in shown)}")
     return found
 
 
-def facts_of(devices: Devices, model: Any, train: Feed, valid: Feed | None, epochs: int, **more: object) -> Facts:
-    """What a training depends on, as texts.
+def facts_of(devices: Devices, train: Feed, valid: Feed | None, epochs: int, **more: object) -> Facts:
+    """What a training depends on besides its model, as texts. To be compared before ranks do anything together.
 
     Args:
         devices: of all ranks.
-        model: compiled and built.
-        train: what it is trained on.
+        train: what is trained on.
         valid: what it is evaluated on.
         epochs: to train in all.
         more: other things that must be the same.
@@ -93,7 +96,7 @@ def facts_of(devices: Devices, model: Any, train: Feed, valid: Feed | None, epoc
     facts |= {"validation_data": "none" if valid is None else _described(valid)}
     facts |= _sequence_facts(train, "")
     facts |= {} if valid is None else _sequence_facts(valid, "validation ")
-    return {name: str(value) for name, value in (facts | _model_facts(model)).items()}
+    return {name: str(value) for name, value in facts.items()}
 
 
 def _described(feed: Feed) -> str:
@@ -112,11 +115,12 @@ def _versions(devices: Devices) -> dict[str, Any]:
 
 def _sequence_facts(sequence: Feed, prefix: str) -> dict[str, Any]:
     facts = {"class of the sequence": type(sequence).__name__, **sequence.facts()}
+    facts |= {"device_batch": "auto"} if sequence.finds_device_batch else {}
     return {f"{prefix}{name}": value for name, value in facts.items()}
 
 
-def _model_facts(model: Any) -> dict[str, Any]:
-    """Class, layers, weights and what the model was compiled with."""
+def model_facts(model: Any) -> Facts:
+    """Class, layers, weights and what a model, which is built, was compiled with, as texts."""
     facts: dict[str, Any] = {
         "class of the model": type(model).__name__,
         "precision": keras.mixed_precision.dtype_policy().name,
@@ -124,7 +128,7 @@ def _model_facts(model: Any) -> dict[str, Any]:
         "parameters": sum(int(np.prod(weight.shape)) for weight in model.weights),
         **_config_facts("optimizer", model.optimizer),
         **_config_facts("loss", model.loss),
-        "metrics": _digest([f"{type(metric).__name__} {metric.name}" for metric in model.metrics]),
+        "metrics": ", ".join(f"{type(metric).__name__} {metric.name}" for metric in model.metrics),
         "run_eagerly": model.run_eagerly,
         "steps_per_execution": model.steps_per_execution,
     }
@@ -132,7 +136,7 @@ def _model_facts(model: Any) -> dict[str, Any]:
         facts |= _config_facts(f"layer {at}", layer)
     for at, weight in enumerate(model.weights):
         facts[f"weight {at}"] = f"{tuple(weight.shape)} {weight.dtype}{'' if weight.trainable else ' not trained'}"
-    return facts | {"configuration of the model": _digest(plain(_config(model)))}
+    return {name: str(value) for name, value in facts.items()} | {_WHOLE: plain(_config(model))}
 
 
 def _config(thing: Any) -> Any:
@@ -165,10 +169,12 @@ def plain(config: Any) -> str:
     return re.sub(r'"([^"]*)"', lambda found: f'"{numbers.get(found[1], found[1])}"', text)
 
 
-def _digest(thing: Any) -> str:
-    return hashlib.blake2b(json.dumps(thing).encode(), digest_size=6).hexdigest()
-
-
-def _shortened(text: str) -> str:
-    text = text.strip('"')
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}... ({_digest(text)})"
+def _shortened(texts: Sequence[str]) -> list[str]:
+    """Different texts, as short as can be shown: long ones around the first letter that differs."""
+    texts = [text.strip('"') for text in texts]
+    if all(len(text) <= _LONGEST for text in texts):
+        return texts
+    same = next(at for at, letters in enumerate(zip_longest(*texts)) if len(set(letters)) > 1)
+    start = max(0, same - _BEFORE)
+    first, last = "..." if start else "", start + _LONGEST
+    return [f"{first}{text[start:last]}{'...' if len(text) > last else ''}" for text in texts]

@@ -21,7 +21,7 @@ from dist_loader.devices import Devices
 from dist_loader.errors import ConfigError
 from dist_loader.remote.address import redacted, scheme_of
 from dist_loader.sizes import at_least_one
-from dist_loader.training.agreement import agree, facts_of
+from dist_loader.training.agreement import agree, facts_of, model_facts
 from dist_loader.training.bound import Waits, what_bounds
 from dist_loader.training.callbacks import StopTogether, for_this_rank
 from dist_loader.training.checkpoint.checkpointer import Checkpointer
@@ -105,12 +105,13 @@ def train_model(
         devices.scope(),
         Signals(grace, clean) as signals,
     ):
+        written = None if checkpoints is None else (checkpoints.every, checkpoints.best)
+        agree(devices, facts_of(devices, train, valid, epochs, checkpoints=written))
         wishes = _prepared(devices, model, train, valid, say).wishes
         if world.size > 1 or checkpoints is not None:
             refuse_more_optimizers(model)
         wishes.forget()
-        written = None if checkpoints is None else (checkpoints.every, checkpoints.best)
-        agree(devices, facts_of(devices, model, train, valid, epochs, checkpoints=written))
+        agree(devices, model_facts(model))
         resumed = Resumed() if checkpoints is None else resume(model, train, devices, folder)
         start = resumed.position
         if start > Position():

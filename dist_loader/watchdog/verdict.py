@@ -24,7 +24,8 @@ class Limits:
     Attributes:
         stall: that the rank furthest behind stays at one place.
         lost: without a word of a rank.
-        first: like `stall`, for what comes before the first epoch, and for a first step, in which TensorFlow compiles.
+        first: like `stall`, for what comes before the first epoch, and for a first step, in which TensorFlow compiles
+            and the first batch is read; and for the ranks to come together.
         gone: that a connection is closed before its rank counts as dead; others may be closing, too. Little, for the
             launcher that saw a rank die ends the others.
         grace: for the other ranks to end by the same error, after one has failed.
@@ -94,6 +95,10 @@ def decide(ranks: Sequence[Seen], limits: Limits, still: float = float("inf")) -
         seconds = max(rank.silent for rank in lost)
         return _verdict(ranks, lost, "does not answer, last heard", silence(seconds), limits)
     if followed and (not running or max(rank.ended for rank in followed) >= limits.grace):
+        quiet = [rank for rank in running if rank.silent > limits.silent]
+        if quiet:  # Gloo gives up a rank that stands still before this watchdog does
+            seconds = max(rank.silent for rank in quiet)
+            return _verdict(ranks, quiet, "does not answer, last heard", silence(seconds), limits)
         first = max(followed, key=lambda rank: rank.ended)
         reason = first.end.reason if first.end is not None else ""
         line = f"the ranks lost their connections to each other; rank {first.rank} on {first.host} {place_of(first)}"
@@ -118,6 +123,11 @@ def _stall(ranks: Sequence[Seen], running: Sequence[Seen], limits: Limits, still
         return _verdict(ranks, behind, "is stuck" if len(behind) == 1 else "are stuck", why, limits)
     left = [rank for rank in ranks if rank.end is not None]
     if left:
+        if all(rank.state.doing not in ("callbacks", "preparing") and not rank.state.detail for rank in behind):
+            how = "; ".join(sorted({rank.end.reason or "done" for rank in left if rank.end is not None}))
+            waits = "waits" if len(running) == 1 else "wait"
+            waiting = f"{ranks_text([rank.rank for rank in running])} still {waits} {place_of(behind[0])}: {why}"
+            return _verdict(ranks, left, "ended", f"{how}; {waiting}", limits)
         ended = f"after {ranks_text([rank.rank for rank in left])} ended"
         return _verdict(ranks, running, "is stuck" if len(running) == 1 else "are stuck", f"{ended}: {why}", limits)
     unknown = [rank for rank in ranks if not rank.reached]
@@ -127,9 +137,8 @@ def _stall(ranks: Sequence[Seen], running: Sequence[Seen], limits: Limits, still
 
 
 def _limit(state: State, limits: Limits) -> float:
-    """For a place. A step whose batch has not come does not compile yet."""
-    slow = state.doing == "preparing" or (state.doing == "first step" and not state.detail)
-    return limits.first if slow else limits.stall
+    """For a place. A first batch may come late, too; whether it comes at all, the sequence's own `timeout` sees to."""
+    return limits.first if state.doing in ("preparing", "first step") else limits.stall
 
 
 def _verdict(ranks: Sequence[Seen], blamed: Sequence[Seen], what: str, why: str, limits: Limits) -> Verdict:

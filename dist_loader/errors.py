@@ -99,8 +99,10 @@ class ChannelError(DistLoaderError, TimeoutError):
 
     Attributes:
         ranks: their numbers, as far as they are known.
+        late: whether they did not come, and not to something else.
     """
 
-    def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
+    def __init__(self, message: str, ranks: tuple[int, ...] = (), *, late: bool = False) -> None:
         self.ranks = ranks
+        self.late = late
         super().__init__(message)

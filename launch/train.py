@@ -63,7 +63,8 @@ def train(args: argparse.Namespace) -> None:
 
     if dl.World.detect().chief and (run_dir / "summary.json").exists():  # the last training was finished
         (run_dir / "bad_samples.jsonl").unlink(missing_ok=True)  # before the other ranks, which now meet, write to it
-    strategy = dl.init(args.strategy, compression=args.compression, watchdog=args.watchdog)
+    limits = {"watchdog": args.watchdog, "watchdog_first": args.watchdog_first}
+    strategy = dl.init(args.strategy, compression=args.compression, **limits)
     chief = strategy.world.chief
 
     import keras
@@ -267,6 +268,7 @@ def arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="end the job when a rank lets the others wait for longer (600); 0: never (docs/failures.md)",
     )
+    add("--watchdog-first", type=float, metavar="SECONDS", help="the same until the end of a first step (1800)")
     add("--verbose", choices=("auto", "0", "1", "2"), default="auto", help="0: silent, 1: progress bar, 2: lines")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()

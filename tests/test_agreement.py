@@ -11,7 +11,8 @@ from dist_loader.errors import ConfigError
 from dist_loader.index import Index
 from dist_loader.sequence.image import ImageSequence
 from dist_loader.training.agreement import facts_of, model_facts, plain, require_same
-from dist_loader.training.watched import checked_limit, watched
+from dist_loader.training.watched import limits_of, watched
+from dist_loader.watchdog import Limits
 from dist_loader.world import World
 
 
@@ -112,16 +113,24 @@ def test_a_device_batch_to_be_found_is_no_number(numbered) -> None:
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, None), (0, None), (600, 600.0), (1.5, 1.5)])
 def test_watchdog_takes_seconds(given: float | None, seconds: float | None) -> None:
-    assert checked_limit(given) == seconds
+    limits = limits_of(given)
+    assert (limits and limits.stall) == seconds
 
 
-@pytest.mark.parametrize("given", [-1, 0.5, True, "600", float("nan"), float("inf")])
+def test_the_limit_of_first_steps_is_a_number_of_its_own() -> None:
+    assert limits_of(5, 20) == Limits(stall=5, lost=5, first=20)
+    assert limits_of(5) == Limits(stall=5, lost=5, first=1800)
+
+
+@pytest.mark.parametrize("given", [-1, 0.5, True, False, "600", float("nan"), float("inf")])
 def test_watchdog_refuses_what_is_no_number_of_seconds(given: object) -> None:
     with pytest.raises(ConfigError, match="watchdog must be"):
-        checked_limit(given)
+        limits_of(given)
+    with pytest.raises(ConfigError, match="watchdog_first must be"):
+        limits_of(600, given)
 
 
 def test_one_rank_is_not_watched(threads) -> None:
-    with watched(SingleDevice(World(0, 1, 0, 1)), "fit", 600.0, None, None) as watch:
+    with watched(SingleDevice(World(0, 1, 0, 1)), "fit", Limits.of(600), None, None) as watch:
         assert watch.notes is None
         assert threads() == []

@@ -58,6 +58,7 @@ def missing(ranks: Sequence[int], what: str, seconds: float, rank: int) -> Chann
         f"{who} did not come to {what} within {seconds:g} s (as rank {rank} on {socket.gethostname()} "
         "saw it): look at what was written there last",
         tuple(ranks),
+        late=True,
     )
 
 

@@ -115,7 +115,7 @@ class MpiChannel:
             error = different(calls, what)
         if error is not None:
             with self._alive():
-                text = json.dumps({"text": str(error), "ranks": error.ranks}).encode()
+                text = json.dumps({"text": str(error), "ranks": error.ranks, "late": error.late}).encode()
                 for rank in heads.keys() - waiting.keys():
                     self._send(_head(_BAD, self._calls, len(text)), rank)
                     self._send(text, rank)
@@ -152,7 +152,7 @@ class MpiChannel:
                 request = self._receive(result, 0)
             self._done([request], [0], what, _MORE_SECONDS)
             error = json.loads(result)
-            raise ChannelError(error["text"], tuple(error["ranks"]))
+            raise ChannelError(error["text"], tuple(error["ranks"]), late=error["late"])
         self._done(sent, [0], what, seconds)
         self._spread(result, what, seconds)
         return result

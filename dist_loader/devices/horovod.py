@@ -58,6 +58,8 @@ class HorovodDevices:
         # Otherwise Horovod sends together what happens to be ready together, and from 3 ranks on the order in which
         # numbers are added follows from their place in the message: the same run would differ in the last bits.
         os.environ.setdefault("HOROVOD_DISABLE_GROUP_FUSION", "1")
+        # Gloo gives up after 30 s: too soon for a rank that lists files before, and for the watchdog to name one.
+        os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "300")
         hvd.init()
         found = (hvd.rank(), hvd.size())
         if found != (world.rank, world.size):

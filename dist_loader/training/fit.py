@@ -41,6 +41,7 @@ from dist_loader.training.signals import Signals
 from dist_loader.training.statistics import StatisticsAverage
 from dist_loader.training.summary import Summary, bad_samples_of_all
 from dist_loader.training.watched import watched
+from dist_loader.watchdog import Limits
 
 _log = logging.getLogger("dist_loader")
 
@@ -90,7 +91,7 @@ def train_model(
     grace: float,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: Verbose,
-    watchdog: float | None,
+    limits: Limits | None,
 ) -> keras.callbacks.History:
     """What `Strategy.fit` does."""
     started = time.monotonic()
@@ -100,7 +101,7 @@ def train_model(
     clean = folder.clear_parts if folder is not None else lambda: None
     with (
         _released(folder),
-        watched(devices, "fit", watchdog, train, valid) as watch,
+        watched(devices, "fit", limits, train, valid) as watch,
         original_errors(train, valid),
         devices.scope(),
         Signals(grace, clean) as signals,

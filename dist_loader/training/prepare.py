@@ -23,6 +23,7 @@ from dist_loader.training.batch_norm import bind_moments, synchronised_layers
 from dist_loader.training.exact_loss import bind_losses
 from dist_loader.training.feed import Feed
 from dist_loader.training.trace import Trace, told
+from dist_loader.training.watched import compiling
 from dist_loader.training.wishes import Wishes
 
 
@@ -157,6 +158,7 @@ def _bind(model: Any, now: Prepared) -> None:
 
 def _own_train_step(model: Any, devices: Devices, trace: Trace, data: Any) -> Any:
     """A train step of the user's own class, with the gradients that it applies weighted by their real samples."""
+    compiling()
     _, _, weights = keras.utils.unpack_x_y_sample_weight(data)
     with told(trace, share=steps.real_share(devices, weights)):
         return type(model).train_step(model, data)

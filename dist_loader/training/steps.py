@@ -21,6 +21,7 @@ from dist_loader.training.exact_loss import needs_global_count
 from dist_loader.training.rows import length, only, real_rows
 from dist_loader.training.slices import Slices
 from dist_loader.training.trace import Trace, told
+from dist_loader.training.watched import compiling
 
 Data = tuple[Any, Any, Any]
 
@@ -48,6 +49,7 @@ class Step:
 
     def train(self, data: Any) -> dict[str, Any]:
         """One optimizer update from one batch of this process."""
+        compiling()
         gradients, share = self.gradients(keras.utils.unpack_x_y_sample_weight(data))
         with told(self.trace, share=share):
             self.model.optimizer.apply_gradients(zip(gradients, self.model.trainable_weights, strict=True))
@@ -55,6 +57,7 @@ class Step:
 
     def test(self, data: Any) -> dict[str, Any]:
         """Loss and metrics of one batch of this process."""
+        compiling()
         data = keras.utils.unpack_x_y_sample_weight(data)
         share = real_share(self.devices, data[2])
         known = self._counts(data, share, training=False)

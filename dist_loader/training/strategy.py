@@ -25,7 +25,8 @@ from dist_loader.training.fit import Checkpoints, original_errors, train_model
 from dist_loader.training.predict import in_index_order, local_outputs, save_outputs
 from dist_loader.training.prepare import prepare, prepared
 from dist_loader.training.progress import Verbose
-from dist_loader.training.watched import checked_limit, watched
+from dist_loader.training.watched import all_ranks_to_come, limits_of, watched
+from dist_loader.watchdog import Limits
 from dist_loader.world import World
 
 _log = logging.getLogger("dist_loader")
@@ -33,7 +34,12 @@ _log = logging.getLogger("dist_loader")
 Name = Literal["auto", "single", "mirrored", "horovod", "multiworker"]
 
 
-def init(name: Name = "auto", compression: Compression = "none", watchdog: float | None = 600.0) -> Strategy:
+def init(
+    name: Name = "auto",
+    compression: Compression = "none",
+    watchdog: float | None = 600.0,
+    watchdog_first: float | None = None,
+) -> Strategy:
     """Find out where this process runs, and join the others.
 
     To be called first, before TensorFlow is used for anything else.
@@ -46,6 +52,8 @@ def init(name: Name = "auto", compression: Compression = "none", watchdog: float
             bits. Gradients beyond 65504 become infinite in fp16, which `LossScaleOptimizer` notices and others do not.
         watchdog: seconds after which the ranks end, with a message and exit code 75, when one of them does not come on:
             it hangs, sleeps, stopped or lost its link (docs/failures.md). 0 or None: they wait for ever.
+        watchdog_first: the same, for ranks that do not come to this call or to `fit`, and for a first step with its
+            compiling and its first batch; None: 1800, or three times the other if that is more.
 
     Raises:
         ConfigError: an unknown name or compression, a strategy that cannot work here, or one that is not installed.
@@ -54,7 +62,7 @@ def init(name: Name = "auto", compression: Compression = "none", watchdog: float
         raise ConfigError(f"strategy must be one of {', '.join(get_args(Name))}, not {name!r}")
     if compression not in get_args(Compression):
         raise ConfigError(f"compression must be one of {', '.join(get_args(Compression))}, not {compression!r}")
-    seconds = checked_limit(watchdog)
+    limits = limits_of(watchdog, watchdog_first)
     if name == "multiworker":
         raise ConfigError(
             "Keras 3 cannot train under tf.distribute.MultiWorkerMirroredStrategy: its trainer fails in two places "
@@ -69,8 +77,11 @@ def init(name: Name = "auto", compression: Compression = "none", watchdog: float
         else:
             name = "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "single"
     if name == "horovod":
-        return Strategy(HorovodDevices.started(world, compression), seconds)
-    return Strategy(MirroredDevices.on_local_devices(world) if name == "mirrored" else SingleDevice(world), seconds)
+        with all_ranks_to_come(world, "dist_loader.init", limits):
+            devices: Devices = HorovodDevices.started(world, compression)
+    else:
+        devices = MirroredDevices.on_local_devices(world) if name == "mirrored" else SingleDevice(world)
+    return Strategy(devices, None if limits is None else limits.stall, watchdog_first)
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,12 @@ class Strategy:
     Attributes:
         devices: how a step runs; what `init` found.
         watchdog: seconds that a rank may let the others wait (see `init`); None: for ever.
+        watchdog_first: the same for a first step and what comes before it (see `init`).
     """
 
     devices: Devices
     watchdog: float | None = None
+    watchdog_first: float | None = None
 
     @property
     def name(self) -> str:
@@ -169,7 +182,7 @@ class Strategy:
             checked_seconds("grace", grace),
             callbacks,
             verbose,
-            self.watchdog,
+            self._limits,
         )
 
     def evaluate(self, model: keras.Model, sequence: Feed, return_dict: bool = True) -> Any:
@@ -184,7 +197,7 @@ class Strategy:
         """
         self._check(sequence)
         with (
-            watched(self.devices, "evaluate", self.watchdog, None, sequence) as watch,
+            watched(self.devices, "evaluate", self._limits, None, sequence) as watch,
             original_errors(sequence),
             self.scope(),
         ):
@@ -220,7 +233,7 @@ class Strategy:
         """
         self._check(sequence)
         with (
-            watched(self.devices, "predict", self.watchdog, None, sequence) as watch,
+            watched(self.devices, "predict", self._limits, None, sequence) as watch,
             original_errors(sequence),
             self.scope(),
         ):
@@ -237,6 +250,10 @@ class Strategy:
         Of each file, its last mebibyte. For the end of a job; when one fails, each log stays on its host.
         """
         gather_logs(self.devices.channel, Path(folder))
+
+    @property
+    def _limits(self) -> Limits | None:
+        return limits_of(self.watchdog, self.watchdog_first)
 
     def _check(self, sequence: Feed) -> None:
         if not isinstance(sequence, Feed):

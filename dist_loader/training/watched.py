@@ -7,37 +7,99 @@ import logging
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
+import tensorflow as tf
 
+from dist_loader.channel import Data
 from dist_loader.devices import Devices
-from dist_loader.errors import ConfigError, DistLoaderError
+from dist_loader.errors import ChannelError, ConfigError, DistLoaderError
 from dist_loader.training.agreement import require_same
 from dist_loader.training.feed import Feed
 from dist_loader.watchdog import Limits, Meeting, Notes, Watch, last_words
 from dist_loader.watchdog.addresses import listener, local_addresses
 from dist_loader.watchdog.lines import End
 from dist_loader.watchdog.place import Stage
+from dist_loader.world import World
 
 _log = logging.getLogger("dist_loader")
+_TOGETHER = 0.5  # seconds in which all ranks that wait say so, before the first of them ends the others
 _notes: ContextVar[Notes | None] = ContextVar("notes", default=None)  # of the call that this one is made in
 
 
-def checked_limit(watchdog: float | None) -> float | None:
-    """The watchdog's seconds; None where it is off.
+def limits_of(watchdog: float | None, first: float | None = None) -> Limits | None:
+    """The limits that a user sets; None where the watchdog is off.
+
+    Args:
+        watchdog: see `init`.
+        first: see `init`.
 
     Raises:
-        ConfigError: no number of at least 1, and not 0 or None.
+        ConfigError: no number of at least 1; for the watchdog, and not 0 or None; for the other, and not None.
     """
-    if watchdog is None or watchdog == 0:
-        return None
-    if isinstance(watchdog, bool) or not isinstance(watchdog, int | float) or not 1 <= watchdog < float("inf"):
-        raise ConfigError(f"watchdog must be a number of seconds, at least 1, or 0 for none, not {watchdog!r}")
-    return float(watchdog)
+    for name, given, none in (("watchdog", watchdog, ", or 0 for none"), ("watchdog_first", first, "")):
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if given is not None and not (number and (1 <= given < float("inf") or (none and given == 0))):
+            raise ConfigError(f"{name} must be a number of seconds, at least 1{none}, not {given!r}")
+    return Limits.of(float(watchdog), first) if watchdog else None
+
+
+@contextmanager
+def all_ranks_to_come(world: World, call: str, limits: Limits | None) -> Iterator[None]:
+    """End this process if the others do not come to a call; who they are is not known yet."""
+    if limits is None or world.size == 1:
+        yield
+        return
+    thread, limit = threading.get_ident(), limits.first
+
+    def alone() -> None:
+        text = (
+            f"rank {world.rank} on {socket.gethostname()} waited {limit:g} s in {call} for all ranks to call it; "
+            "whichever rank does not say this is the one that did not"
+        )
+        _end_without(text, thread, speaks=True)
+
+    timer = threading.Timer(limit, alone)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _all_that_came(devices: Devices, mine: bytes, call: str, limits: Limits | None) -> list[Data]:
+    """What each rank says at a call; ends this process if one does not come."""
+    try:
+        return devices.channel.allgather(mine, f"Strategy.{call}", None if limits is None else limits.first)
+    except ChannelError as error:
+        if not error.late:
+            raise
+        first = next(rank for rank in range(devices.world.size) if rank not in error.ranks)
+        _end_without(str(error), threading.get_ident(), speaks=devices.world.rank == first or not error.ranks)
+
+
+def _end_without(text: str, thread: int, *, speaks: bool) -> NoReturn:
+    """End this process, which has waited for long enough."""
+    text = f"dist_loader: {text}; the job ends"
+    if speaks:
+        last_words.speak(text)
+    last_words.leave_in_log(text, thread, blamed=False)
+    time.sleep(_TOGETHER)
+    last_words.go()
+
+
+def compiling() -> None:
+    """Note that TensorFlow compiles a step. Called by the step's Python code, which runs then, or always if eager."""
+    notes = _notes.get()
+    if notes is not None and not tf.executing_eagerly():
+        notes.mark_compiling()
 
 
 class Watched:
@@ -64,14 +126,14 @@ class Watched:
 
 @contextmanager
 def watched(
-    devices: Devices, call: str, seconds: float | None, train: Feed | None, other: Feed | None
+    devices: Devices, call: str, limits: Limits | None, train: Feed | None, other: Feed | None
 ) -> Iterator[Watched]:
     """Watch all ranks while they are in here. Every rank calls this alike; one rank alone is not watched.
 
     Args:
         devices: of all ranks.
         call: what is called, the same on all ranks.
-        seconds: that the rank furthest behind may stay at one place; None: nobody looks.
+        limits: how long what may take; None: nobody looks.
         train: what is trained on.
         other: what is evaluated, or predicted for.
 
@@ -92,7 +154,7 @@ def watched(
             yield Watched(outer)
         return
     notes = Notes(input_of)
-    watch = _met(devices, call, seconds, notes)
+    watch = _met(devices, call, limits, notes)
     if watch is None:
         yield Watched(None)
         return
@@ -123,58 +185,31 @@ def _within(notes: Notes, input_of: Any) -> Iterator[None]:
         notes.mark(at.doing, at.stage, at.epoch, at.step)
 
 
-def _met(devices: Devices, call: str, seconds: float | None, notes: Notes) -> Watch | None:
+def _met(devices: Devices, call: str, limits: Limits | None, notes: Notes) -> Watch | None:
     """The watch of a call that all ranks have come to; None if there is to be none."""
     world = devices.world
-    mine: dict[str, Any] = {"call": f"Strategy.{call}", "watchdog": seconds, "host": socket.gethostname()[:64]}
+    mine: dict[str, Any] = {"call": f"Strategy.{call}", "host": socket.gethostname()[:64]}
+    mine |= {"watchdog": limits and limits.stall, "watchdog_first": limits and limits.first}
     server = None
-    if world.chief and seconds is not None:
+    if world.chief and limits is not None:
         try:
             server = listener()
             mine |= {"port": server.getsockname()[1], "addresses": local_addresses(), "token": secrets.token_hex(16)}
         except OSError as error:
             _log.warning("the watchdog is off: rank 0 cannot listen: %s", error)
     try:
-        with _bounded(world.rank, call, Limits.of(seconds) if seconds is not None else None, notes):
-            told = devices.channel.allgather(json.dumps(mine).encode(), f"Strategy.{call}", None)
-            rows = [json.loads(bytes(row)) for row in told]
-        for name in ("call", "watchdog"):
+        rows = [json.loads(bytes(row)) for row in _all_that_came(devices, json.dumps(mine).encode(), call, limits)]
+        for name in ("call", "watchdog", "watchdog_first"):
             require_same([{name: str(row[name])} for row in rows])
-        if seconds is None or "port" not in rows[0]:
+        if limits is None or "port" not in rows[0]:
             return None
         hosts, chief = tuple(row["host"] for row in rows), rows[0]
         meeting = Meeting(world.rank, hosts, tuple(chief["addresses"]), chief["port"], chief["token"])
-        return Watch(meeting, notes, Limits.of(seconds), server)
+        return Watch(meeting, notes, limits, server)
     except BaseException:
         if server is not None:
             server.close()
         raise
-
-
-@contextmanager
-def _bounded(rank: int, call: str, limits: Limits | None, notes: Notes) -> Iterator[None]:
-    """End this process if the others do not come; who they are is not known yet."""
-    if limits is None:
-        yield
-        return
-
-    def alone() -> None:
-        text = (
-            f"dist_loader: rank {rank} on {socket.gethostname()} waited {limits.first:g} s in Strategy.{call} for all "
-            "ranks to call it; whichever rank does not say this is the one that did not; the job ends"
-        )
-        last_words.speak(text)
-        last_words.leave_in_log(text, notes.thread, blamed=False)
-        last_words.go()
-
-    timer = threading.Timer(limits.first, alone)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 def _follows(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -64,3 +64,8 @@ class Notes:
             doing,
             time.monotonic(),
         )
+
+    def mark_compiling(self) -> None:
+        """Note that TensorFlow compiles the step that this rank is in. It is no other place: other ranks may not."""
+        if self.place.doing == "step":
+            self.place = replace(self.place, doing="first step")

@@ -45,9 +45,9 @@ class Limits:
         return self.lost / 3
 
     @classmethod
-    def of(cls, seconds: float) -> Limits:
-        """The limits that follow from the one that a user sets."""
-        return cls(stall=seconds, lost=min(60.0, seconds), first=max(1800.0, 3 * seconds))
+    def of(cls, seconds: float, first: float | None = None) -> Limits:
+        """The limits that follow from those that a user sets."""
+        return cls(stall=seconds, lost=min(60.0, seconds), first=max(1800.0, 3 * seconds) if first is None else first)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 
@@ -36,6 +38,18 @@ def test_callbacks_note_each_place_once_and_in_order() -> None:
     validation = [place[0] for place in notes.seen if place[1] == "validation"]
     assert (validation.count("first step"), validation.count("step")) == (1, 1)
     assert [place[2] for place in notes.seen if place[0] == "agreeing"] == [0, 1]
+
+
+def test_a_step_that_is_compiled_once_more_has_the_time_of_a_first_one() -> None:
+    """It is the same place: the other ranks may have nothing to compile."""
+    notes = Notes()
+    notes.mark("callbacks", step=3)
+    notes.mark_compiling()
+    assert notes.place.doing == "callbacks"
+    notes.mark("step")
+    before = notes.place
+    notes.mark_compiling()
+    assert notes.place == replace(before, doing="first step")
 
 
 def test_nobody_looks_at_a_single_rank() -> None:

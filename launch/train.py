@@ -193,7 +193,7 @@ def start_logs(run_dir: Path, world: dl.World) -> None:
     if not world.chief:
         logging.basicConfig(
             filename=run_dir / "logs" / f"rank-{world.rank}.log",
-            filemode="w",
+            filemode="w" if (run_dir / "summary.json").exists() else "a",  # what ended the last one may be in it
             level=logging.INFO,
             format="%(asctime)s %(levelname)s %(message)s",
         )

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grace", type=seconds, default=30.0, metavar="S", help="seconds between SIGTERM and the end (default 30)")
     add("--restarts", type=count, default=0, metavar="N", help="start again after a failure, so many times in a row")
     add("--min-np", type=positive, metavar="N", help="fewest ranks for a restart (default: no fewer than at first)")
-    add("--np-divides", type=positive, metavar="B", help="the ranks must divide this, such as the global batch")
+    add("--np-divides", type=positive, metavar="B", help="the ranks must divide this: global batch / device batch")
     add(
         "script",
         nargs=argparse.REMAINDER,

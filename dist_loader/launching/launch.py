@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +69,7 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
         gpus |= {name: answer.gpus for name, answer in answers.items()}
         sized = with_slots(hosts, gpus, count_cores(), request.wish.ranks)
         start = _Start(sized, _size(launcher, sized, request.wish), answers)
-        first, failures, restarts = start.ranks, 0, 0
+        first, failures, restarts, wish = start.ranks, 0, 0, request.wish
         interfaces = request.interfaces or common_interface(answers)
         if gate and (stopped_by := gate.check(sized, first, interfaces, signals)):
             return 128 + stopped_by
@@ -80,13 +80,23 @@ def launch(request: Request, env: Mapping[str, str] = os.environ) -> int:
             arguments = starter.command(script, start.ranks, start.hosts, interfaces)
             callers = [host.name for host in start.hosts if host.name in away]
             told = {**env, "DIST_LOADER_RESTARTS": str(restarts)}
-            more = partial(_could_grow, start, sized, first, request, env) if start.ranks < first else None
+            more = partial(_could_grow, start, sized, first, wish, env) if start.ranks < first else None
             ended = _run(arguments, told, request, signals, callers, start, more, gloo=starter.gloo)
+            if ended.code == USAGE and start.ranks < first and ended.stopped_by is None:
+                # It ran with more: what it cannot is to divide its batches among so many.
+                wish = replace(wish, unfit=wish.unfit | {start.ranks})
+                fewer = next_size(start.hosts, first, wish)
+                if fewer is None:
+                    return ended.code
+                say(f"from {start.ranks} to {fewer} ranks, for it does not run with {start.ranks} (exit code {USAGE})")
+                start = replace(start, ranks=fewer)
+                restarts += 1
+                continue
             if not ended.for_more:
                 failures = 1 if ended.seconds >= GOOD_RUN else failures + 1
             if not may_go_on(ended, failures, request.restarts, hosts.allocated):
                 return ended.code
-            again = _wait(request, sized, first, failures, signals, lambda: ask(to_ask, env))
+            again = _wait(request.restarts, wish, sized, first, failures, signals, lambda: ask(to_ask, env))
             if isinstance(again, int):
                 return again or ended.code
             if again.ranks != start.ranks:
@@ -113,7 +123,8 @@ class _Start:
 
 
 def _wait(
-    request: Request,
+    most: int,
+    wish: Wish,
     hosts: Sequence[Host],
     first: int,
     failures: int,
@@ -121,9 +132,9 @@ def _wait(
     ask_hosts: Callable[[], Mapping[str, Answer]],
 ) -> _Start | int:
     """Wait until a job can be started again: where, or an exit code when it cannot be (0: that of the job)."""
-    while failures <= request.restarts:
+    while failures <= most:
         seconds = pause(failures)
-        say(f"starting again in {seconds:g} s, {failures} of {request.restarts}")
+        say(f"starting again in {seconds:g} s, {failures} of {most}")
         if stopped_by := signals.sleep(seconds):
             return 128 + stopped_by
         answers = ask_hosts()
@@ -131,21 +142,21 @@ def _wait(
             if answer.problem:
                 say(answer.problem)
         left = [host for host in hosts if not answers.get(host.name, Answer()).problem]
-        size = next_size(left, first, request.wish)
+        size = next_size(left, first, wish)
         if size is not None:
             return _Start(left, size, answers, failures)
         slots = sum(host.slots or 1 for host in left)
-        say(f"{slots} slots answer, too few for the {request.wish.at_least or first} ranks that must be")
+        say(f"{slots} slots answer, too few for the {wish.at_least or first} ranks that must be")
         failures += 1
     return 0
 
 
-def _could_grow(start: _Start, hosts: Sequence[Host], first: int, request: Request, env: Mapping[str, str]) -> bool:
+def _could_grow(start: _Start, hosts: Sequence[Host], first: int, wish: Wish, env: Mapping[str, str]) -> bool:
     """Whether hosts that were missed answer again, and the job can have more ranks with them."""
     missed = [host for host in hosts if host not in start.hosts]
     answers = ask([host.name for host in missed], env, bound=3.0)  # signals to the job wait for it
     back = [host for host in missed if not answers[host.name].problem]
-    return (next_size([*start.hosts, *back], first, request.wish) or 0) > start.ranks
+    return (next_size([*start.hosts, *back], first, wish) or 0) > start.ranks
 
 
 def may_go_on(ended: Ended, failures: int, restarts: int, allocated: bool) -> bool:

@@ -22,12 +22,14 @@ class Wish:
         at_least: --min-np, the fewest ranks that a restart goes on with; None: no fewer than at first.
         divides: --np-divides, a number that the ranks must divide, such as the global batch; None: any number will do.
         oversubscribe: more ranks than slots are wanted.
+        unfit: numbers of ranks that the script was found not to run with, after others.
     """
 
     ranks: int | None = None
     at_least: int | None = None
     divides: int | None = None
     oversubscribe: bool = False
+    unfit: frozenset[int] = frozenset()
 
 
 def with_slots(hosts: Hosts, gpus: Mapping[str, int], cores: int, ranks: int | None) -> tuple[Host, ...]:
@@ -80,8 +82,10 @@ def next_size(hosts: Sequence[Host], first: int, wish: Wish) -> int | None:
     """
     most = first if wish.oversubscribe and hosts else min(first, _slots(hosts))
     fewest = first if wish.at_least is None else wish.at_least
-    sizes = (ranks for ranks in range(most, max(0, fewest - 1), -1) if not wish.divides or wish.divides % ranks == 0)
-    return next(sizes, None)
+    for ranks in range(most, max(0, fewest - 1), -1):
+        if ranks not in wish.unfit and (not wish.divides or wish.divides % ranks == 0):
+            return ranks
+    return None
 
 
 def pause(failures: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -44,8 +46,10 @@ def test_after_a_loss_as_many_as_fit_and_divide(slots: list[int], data: st.DataO
     left = data.draw(st.lists(st.sampled_from(hosts), unique=True))
     room = sum(host.slots or 1 for host in left)
     size = next_size(left, first, wish)
+    unfit = data.draw(st.frozensets(st.integers(1, 8)))
     possible = [n for n in range(wish.at_least or first, first + 1) if n <= room and (not batch or batch % n == 0)]
     assert size == max(possible, default=None)
+    assert next_size(left, first, replace(wish, unfit=unfit)) == max(set(possible) - unfit, default=None)
 
 
 def test_what_does_not_fit() -> None:

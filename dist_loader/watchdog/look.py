@@ -31,18 +31,22 @@ class Look:
         if place.count != self._count:
             self._count, self._cpu = place.count, cpu
         seconds = max(0.0, now - place.since)
-        detail, doing = "", place.doing
+        detail, doing, stage, step = "", place.doing, place.stage, place.step
         if doing in ("step", "first step", "between") and self._notes.input is not None:
-            detail = self._notes.input(place.stage, place.step) or ""
+            detail = self._notes.input(stage, step) or ""
+            if not detail and (doing, stage) == ("between", "training"):
+                detail = self._notes.input("validation", 0) or ""
+                if detail:  # Keras looks at its first batch before it says that it begins
+                    doing, stage, step = "first step", "validation", 0
         if detail and doing == "between":
             doing = "step"  # a stream is asked before Keras whether there is another
         elif not detail and doing in ("callbacks", "preparing", "between") and seconds > _LONG:
             detail = where(self._notes.thread)
         return State(
             place.count,
-            place.stage,
+            stage,
             place.epoch,
-            place.step,
+            step,
             doing,
             round(seconds, 3),
             round(cpu - self._cpu, 3),

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from dist_loader.training.watched import Watched
+from dist_loader.watchdog.look import Look
 from dist_loader.watchdog.place import Notes
 
 
@@ -50,6 +51,17 @@ def test_a_step_that_is_compiled_once_more_has_the_time_of_a_first_one() -> None
     before = notes.place
     notes.mark_compiling()
     assert notes.place == replace(before, doing="first step")
+
+
+def test_the_first_batch_of_the_validation_is_waited_for_before_it_begins() -> None:
+    """By Keras, which looks at it: it has the time of a first step, and the file a name."""
+    notes = Notes(lambda stage, step: "photos/a.jpg" if (stage, step) == ("validation", 0) else None)
+    notes.mark("step", "training", 2, 14)
+    assert Look(notes).state().detail == ""
+    notes.mark("between")
+    seen = Look(notes).state()
+    assert (seen.doing, seen.stage, seen.epoch, seen.step) == ("first step", "validation", 2, 0)
+    assert seen.detail == "photos/a.jpg"
 
 
 def test_nobody_looks_at_a_single_rank() -> None:

@@ -246,6 +246,9 @@ class _Enter(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._mark("callbacks", "training")
 
+    def on_train_end(self, logs: Any = None) -> None:
+        self._mark("callbacks")
+
     def on_test_begin(self, logs: Any = None) -> None:
         self._mark("callbacks", "validation", step=-1)
 
@@ -289,7 +292,7 @@ class _Leave(keras.callbacks.Callback):  # type: ignore[misc]
     def _between(self, *_: Any, **__: Any) -> None:
         self._mark("between")
 
-    on_train_begin = on_epoch_begin = on_train_batch_end = _between
+    on_train_begin = on_epoch_begin = on_train_batch_end = on_train_end = _between
     on_test_begin = on_test_batch_end = on_test_end = _between
     on_predict_begin = on_predict_batch_end = on_predict_end = _between
 

@@ -123,7 +123,7 @@ def _stall(ranks: Sequence[Seen], running: Sequence[Seen], limits: Limits, still
         return _verdict(ranks, behind, "is stuck" if len(behind) == 1 else "are stuck", why, limits)
     left = [rank for rank in ranks if rank.end is not None]
     if left:
-        if all(rank.state.doing not in ("callbacks", "preparing") and not rank.state.detail for rank in behind):
+        if all(_waits_for_others(rank.state) for rank in behind):
             how = "; ".join(sorted({rank.end.reason or "done" for rank in left if rank.end is not None}))
             waits = "waits" if len(running) == 1 else "wait"
             waiting = f"{ranks_text([rank.rank for rank in running])} still {waits} {place_of(behind[0])}: {why}"
@@ -134,6 +134,10 @@ def _stall(ranks: Sequence[Seen], running: Sequence[Seen], limits: Limits, still
     cause = f"{_names(unknown)} never reached this watchdog" if unknown else "a device or a link hangs"
     line = f"all ranks are stuck {place_of(behind[0])}: {why}; {cause}"
     return Verdict(tuple(rank.rank for rank in unknown), line, table(ranks, limits.silent))
+
+
+def _waits_for_others(state: State) -> bool:
+    return state.doing == "agreeing" or (state.doing in ("step", "first step") and not state.detail)
 
 
 def _limit(state: State, limits: Limits) -> float:

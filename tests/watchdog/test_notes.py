@@ -64,6 +64,15 @@ def test_the_first_batch_of_the_validation_is_waited_for_before_it_begins() -> N
     assert seen.detail == "photos/a.jpg"
 
 
+def test_the_end_of_a_training_has_callbacks_too() -> None:
+    notes, model = Recorded(), keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    during = keras.callbacks.LambdaCallback(on_train_end=lambda logs: notes.seen.append("the user's"))
+    model.fit(np.zeros((2, 2)), np.zeros((2, 1)), verbose=0, callbacks=Watched(notes).around([during]))
+    end = notes.seen.index("the user's")
+    assert (notes.seen[end - 1][0], notes.seen[end + 1][0]) == ("callbacks", "between")
+
+
 def test_nobody_looks_at_a_single_rank() -> None:
     callback = keras.callbacks.Callback()
     assert Watched(None).around([callback]) == [callback]

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -100,6 +100,14 @@ def compiling() -> None:
     notes = _notes.get()
     if notes is not None and not tf.executing_eagerly():
         notes.mark_compiling()
+
+
+@contextmanager
+def writing_a_checkpoint() -> Iterator[None]:
+    """Note that this rank waits for a checkpoint to be written, if this call is watched."""
+    notes = _notes.get()
+    with nullcontext() if notes is None else notes.at("writing"):
+        yield
 
 
 class Watched:

@@ -40,7 +40,7 @@ class Look:
                     doing, stage, step = "first step", "validation", 0
         if detail and doing == "between":
             doing = "step"  # a stream is asked before Keras whether there is another
-        elif not detail and doing in ("callbacks", "preparing", "between", "agreeing") and seconds > _LONG:
+        elif not detail and doing in ("callbacks", "writing", "preparing", "between", "agreeing") and seconds > _LONG:
             detail = where(self._notes.thread)
         return State(
             place.count,

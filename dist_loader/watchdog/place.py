@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-Doing = Literal["preparing", "callbacks", "first step", "step", "agreeing", "between"]
+Doing = Literal["preparing", "callbacks", "writing", "first step", "step", "agreeing", "between"]
 DOINGS: tuple[Doing, ...] = get_args(Doing)
 Stage = Literal["training", "validation", "prediction"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -25,9 +26,9 @@ class Place:
         stage: of the work.
         epoch: from 0.
         step: of the stage, from 0; -1 before the first.
-        doing: "preparing" until the first epoch begins, "callbacks" in Keras's callbacks, "first step" in a step that
-            TensorFlow compiles, "step" in another (drawing its batch included), "agreeing" with the other ranks
-            outside of steps, "between" elsewhere.
+        doing: "preparing" until the first epoch begins, "callbacks" in Keras's callbacks, "writing" where it waits for
+            a checkpoint to be written, "first step" in a step that TensorFlow compiles, "step" in another (drawing its
+            batch included), "agreeing" with the other ranks outside of steps, "between" elsewhere.
         since: seconds of `time.monotonic` when it came there.
     """
 
@@ -69,3 +70,13 @@ class Notes:
         """Note that TensorFlow compiles the step that this rank is in. It is no other place: other ranks may not."""
         if self.place.doing == "step":
             self.place = replace(self.place, doing="first step")
+
+    @contextmanager
+    def at(self, doing: Doing) -> Iterator[None]:
+        """Note that this rank does something else meanwhile, at the same place: other ranks may not do it."""
+        before = self.place
+        self.place = replace(before, doing=doing, since=time.monotonic())
+        try:
+            yield
+        finally:
+            self.place = replace(before, since=time.monotonic())

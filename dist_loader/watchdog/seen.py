@@ -42,8 +42,8 @@ def furthest_behind(running: Sequence[Seen]) -> list[Seen]:
     """The ranks that the others wait for, or all if they are at the same place.
 
     All run the same course, so they are those that passed the fewest places; and of those in the same step, the ones
-    that have no batch yet.
+    that have no batch yet, or of those that agree, the one that still writes.
     """
     lowest = min((rank.state.count for rank in running), default=0)
     behind = [rank for rank in running if rank.state.count == lowest]
-    return [rank for rank in behind if rank.waits_for_input] or behind
+    return [rank for rank in behind if rank.waits_for_input or rank.state.doing == "writing"] or behind

@@ -44,6 +44,7 @@ def line_of(state: State) -> str:
     what = {
         "preparing": "preparing",
         "callbacks": "in callbacks",
+        "writing": "writing a checkpoint",
         "agreeing": "waiting for the other ranks",
         "between": "between steps",
     }[state.doing]

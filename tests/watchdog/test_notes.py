@@ -53,6 +53,16 @@ def test_a_step_that_is_compiled_once_more_has_the_time_of_a_first_one() -> None
     assert notes.place == replace(before, doing="first step")
 
 
+def test_a_checkpoint_is_written_at_the_same_place() -> None:
+    notes = Notes()
+    notes.mark("agreeing", "training", 1, 4)
+    before = notes.place
+    with notes.at("writing"):
+        assert replace(notes.place, since=0.0) == replace(before, doing="writing", since=0.0)
+    assert replace(notes.place, since=0.0) == replace(before, since=0.0)
+    assert notes.place.since > before.since
+
+
 def test_the_first_batch_of_the_validation_is_waited_for_before_it_begins() -> None:
     """By Keras, which looks at it: it has the time of a first step, and the file a name."""
     notes = Notes(lambda stage, step: "photos/a.jpg" if (stage, step) == ("validation", 0) else None)

@@ -17,6 +17,7 @@ READING = replace(IN_STEP, detail="photos/slow.jpg (and 3 more)")
 IN_CALLBACKS = replace(IN_STEP, count=99, step=5, doing="callbacks", detail="train.py:57 in on_train_batch_end")
 FIRST = State(count=5, step=0, doing="first step")
 PREPARING = State(doing="preparing")
+AGREEING = replace(IN_STEP, doing="agreeing")
 FAILED = End("failed", "SampleError: cannot read 'x.jpg'")
 FOLLOWED = End("followed", "HorovodInternalError: shut down")
 
@@ -110,6 +111,14 @@ def test_no_alarm(seen: list[Seen]) -> None:
             ranks(for_(IN_CALLBACKS, 601), for_(IN_CALLBACKS, 601), IN_STEP, end=End("done"), ended=601.0),
             (0, 1),
             "after rank 2 ended: in callbacks (train.py:57",
+        ),
+        # One of those that agree still writes: the others wait for it.
+        (
+            ranks(
+                for_(AGREEING, 601), for_(replace(AGREEING, doing="writing", detail="x.py:7"), 601), for_(AGREEING, 601)
+            ),
+            (1,),
+            "rank 1 on node0 is stuck at epoch 2, step 7: writing a checkpoint (x.py:7) for 601 s",
         ),
         # Gloo gives up the rank that stands still before this watchdog does: it is that one's silence that counts.
         (

@@ -13,6 +13,7 @@ from dist_loader.errors import CheckpointError
 from dist_loader.training.checkpoint.folder import Folder, Monitor
 from dist_loader.training.checkpoint.journal import Journal
 from dist_loader.training.checkpoint.position import Position
+from dist_loader.training.watched import writing_a_checkpoint
 
 
 class Writer:
@@ -74,7 +75,8 @@ class Writer:
         """
         if self._under_way is not None:
             try:
-                self._under_way.result()
+                with writing_a_checkpoint():
+                    self._under_way.result()
             finally:
                 self._under_way = None
 

@@ -104,6 +104,7 @@ def test_the_table_says_what_the_other_rank_waits_for(ran: Callable[..., Ran]) -
         ("seed", "seed: 0 on rank 0, 7 on rank 1"),
         ("index", "samples: 60 on rank 0, 59 on rank 1"),
         ("batch", "global_batch: 8 on rank 0, 4 on rank 1"),
+        ("auto", "device_batch: 4 on rank 0, auto on rank 1"),
         ("epochs", "epochs: 1 on rank 0, 2 on rank 1"),
         ("pixels", "8x8 grayscale, nearest, stretch, on_bad raise on rank 1"),
         ("validation", "validation_data: none on rank 0, 60 samples on rank 1"),

@@ -54,6 +54,7 @@ def refused(strategy, index, how: dict, last: bool) -> dict:
         "seed": refusal(seed=7 if last else 0),
         "index": refusal(samples=index.take(np.arange(59)) if last else index),
         "batch": refusal(device_batch=2 if last else 4),
+        "auto": refusal(device_batch="auto" if last else 4, global_batch=8),
         "epochs": refusal(epochs=2 if last else 1),
         "pixels": refusal(resize="nearest" if last else "bilinear"),
         "validation": refusal(valid=dl.ImageSequence(index, **how) if last else None),

@@ -88,11 +88,15 @@ def test_what_was_read_once_is_not_decoded_again(make, root):
     assert again.name(3) == ImageReader(Index.from_directory(root), SIZE).name(3)
 
 
-def test_what_is_missing_in_a_batch_is_decoded_alone(make, root):
-    read(make()[0], [1, 4, 5, 9])
-    reader, decoded = make()
-    np.testing.assert_array_equal(read(reader, range(SAMPLES)), plain(root))
+@pytest.mark.parametrize("size", [SIZE, (30, 47), (80, 90)], ids=["of a third of a block", "of a block", "of blocks"])
+def test_what_is_missing_in_a_batch_is_decoded_alone(size, make, root):
+    read(make(size=size)[0], [1, 4, 5, 9])
+    reader, decoded = make(size=size)
+    np.testing.assert_array_equal(read(reader, range(SAMPLES)), plain(root, size))
     assert decoded == [0, 2, 3, 6, 7, 8, 10, 11]
+    again, decoded = make(size=size)
+    np.testing.assert_array_equal(read(again, range(SAMPLES)), plain(root, size))
+    assert decoded == []
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -13,6 +13,7 @@ an entry whose words are on disk: that is what the checksum is for.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -32,6 +33,7 @@ FREE_SHARE = 0.05  # of a disk is left free, whatever the cache may take
 _CHECKED = STATE_BYTES + 4
 _WORD = _CHECKED + 8
 _EMPTY = bytes(_WORD)
+_BLOCK = 4096  # bytes; a file system tells holes from data by blocks
 _log = logging.getLogger("dist_loader")
 
 
@@ -82,12 +84,13 @@ class Cache:
             state: of its source, `STATE_BYTES` bytes; None for an entry that this object knows, of whatever state.
             out: where to, the bytes of one sample.
         """
-        if number >= self.held:
+        at = HEADER + number * self.contents.slot
+        if number >= self.held or (state is not None and self._is_hole(at)):
             return False
         before, behind = bytearray(_WORD), bytearray(_WORD)
         parts: list[bytearray | memoryview] = [before, self._gap, out, self._rest, behind]
         try:
-            got = os.preadv(self._fd, parts, HEADER + number * self.contents.slot)
+            got = os.preadv(self._fd, parts, at)
         except OSError:  # a faulty disk: the source is as good
             return False
         if before != behind or before == _EMPTY or got < self._length:
@@ -97,6 +100,19 @@ class Cache:
                 return False
             self._know(number)
         return True
+
+    def _is_hole(self, at: int) -> bool:
+        """Whether nothing was ever written to a slot, as far as the file system can tell.
+
+        To read it would fill the page cache with zeros, in small pieces that make every later reading slower.
+        """
+        first, last = -(-at // _BLOCK) * _BLOCK, (at + self.contents.slot) // _BLOCK * _BLOCK
+        if first >= last:
+            return False
+        try:
+            return os.lseek(self._fd, first, os.SEEK_DATA) >= last
+        except OSError as error:
+            return error.errno == errno.ENXIO  # nothing from there on
 
     def write(self, number: int, state: bytes, pixels: memoryview) -> None:
         """Keep a sample, unless it has no place, another thread or process writes it now, or writing is off."""

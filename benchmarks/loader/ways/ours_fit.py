@@ -64,6 +64,7 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if not self.begun.get():
                 raise SystemExit  # of this thread: nobody wants another epoch
+            sequence.read_ahead_to(sequence.epoch + 1)  # nothing of the next round is read in this one
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.ended.put(None)
@@ -87,10 +88,10 @@ def open_way(corpus: Corpus, cores: int, threads: float) -> Epoch:
         if seen.thorough:
             looking = Looking(seen)
             looking.compile()
+            sequence.read_ahead_to(sequence.epoch + 1)
             looking.fit(sequence, verbose=0)
             threading.Thread(target=train, daemon=True).start()
             turns.next()  # traces its train step
-            sequence.close()  # what it has read of the first round, nobody has timed
             return
         empty.images.assign(0)
         empty.sample.assign(0)

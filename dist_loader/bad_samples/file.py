@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -11,6 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from dist_loader.lock import took_lock
 
 _LOCK_SECONDS = 10.0
 
@@ -140,7 +141,7 @@ class BadSampleFile:
         while True:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
-                if _lock(fd) and _is_still(self.path, fd):
+                if took_lock(fd) and _is_still(self.path, fd):
                     yield fd
                     return
             finally:
@@ -148,14 +149,6 @@ class BadSampleFile:
             if time.monotonic() > deadline:
                 raise OSError(errno.EAGAIN, f"locked by another process for {_LOCK_SECONDS:g} s")
             time.sleep(0.002)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_still(path: Path, fd: int) -> bool:

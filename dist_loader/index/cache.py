@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dist_loader.errors import ConfigError, ReadTimeout
 from dist_loader.index.file import UNFINISHED, VERSION
+from dist_loader.lock import took_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -124,15 +124,12 @@ def _wait_for(handle: int, file: Path, progress: Progress) -> None:
     heard, deadline = None, 0.0
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
+            if took_lock(handle):
+                return
         except OSError as error:
             if error.errno in _NO_LOCKS_HERE:
                 return
             raise
-        else:
-            return
         word = os.pread(handle, 1000, 0)
         if word != heard:
             heard, deadline = word, time.monotonic() + _SECONDS_WITHOUT_A_WORD

@@ -9,7 +9,6 @@ that finds the count of bytes locked for long hands the file out without keeping
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dist_loader.errors import ConfigError
+from dist_loader.lock import took_lock
 
 _log = logging.getLogger(__name__)
 
@@ -118,17 +118,12 @@ class LocalCopy:
         try:
             file = os.open(self._folder / "count", os.O_RDWR | os.O_CLOEXEC)
             try:
-                while True:
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        if time.monotonic() >= deadline:
-                            yield None
-                            return
-                        time.sleep(0.002)
-                    else:
-                        yield file
+                while not took_lock(file):
+                    if time.monotonic() >= deadline:
+                        yield None
                         return
+                    time.sleep(0.002)
+                yield file
             finally:
                 os.close(file)
         finally:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dist_loader.atomic import flush_names, write_whole
 from dist_loader.errors import CheckpointError
+from dist_loader.lock import took_lock
 from dist_loader.training.checkpoint import archive
 from dist_loader.training.checkpoint.position import Position
 
@@ -242,9 +243,6 @@ def _read(path: Path, position: Position) -> Content:
 def _locked(fd: int) -> bool:
     """Whether this process has got the lock of what is open; yes where there are no locks."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return took_lock(fd)
     except OSError:
         return True
-    return True

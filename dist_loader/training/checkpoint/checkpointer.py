@@ -155,13 +155,12 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
         if self._alone:
             self._leave_if_asked(self._agreed_now())
         elif tested.steps >= tested.ask_at:
-            self._note_requests()
             now = time.monotonic()
-            wishes, (seconds,) = self._devices.sum_arrays([self._wishes.mine(), np.array([now - tested.asked])])
+            wishes, ((seconds,),) = self._agreed_with(np.array([now - tested.asked]))
             each = seconds / self._devices.world.size / (tested.steps - tested.asked_at)  # the same on all ranks
             tested.asked, tested.asked_at = now, tested.steps
             tested.ask_at += max(1, min(_ASKED_EVERY, int(_ASKED_AFTER / max(each, 1e-9))))
-            self._leave_if_asked(granted(wishes))
+            self._leave_if_asked(wishes)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._trained_metrics = None
@@ -186,8 +185,13 @@ class Checkpointer(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _agreed_now(self) -> set[Wish]:
         """What any rank wishes, asked outside of a step."""
+        return self._agreed_with()[0]
+
+    def _agreed_with(self, *more: npt.NDArray[Any]) -> tuple[set[Wish], Sequence[npt.NDArray[Any]]]:
+        """The same, and the sums over the ranks of what goes in the same message."""
         self._note_requests()
-        return granted(self._devices.sum_arrays([self._wishes.mine()])[0])
+        wishes, *sums = self._devices.sum_arrays([self._wishes.mine(), *more])
+        return granted(wishes), sums
 
     def _save(self, logs: Any = None) -> None:
         if self._every is None:

@@ -43,6 +43,11 @@ class Waits:
         return min(1.0, self.input / self.seconds) if self.seconds > 0 else 0.0
 
     @property
+    def fetches(self) -> bool:
+        """Whether reading takes longer than decoding."""
+        return self.reading > self.decoding
+
+    @property
     def device(self) -> float:
         """Seconds of training that were not spent waiting for input."""
         return max(0.0, self.seconds - self.input)
@@ -60,8 +65,7 @@ def what_bounds(waits: Waits) -> str:
     """One sentence: what bounds the job, with what was measured."""
     if waits.input_fraction < _WAITS_FOR_INPUT or not waits.samples:
         return f"device-bound: rank {waits.rank} waited for input {waits.input_fraction:.1%} of the time"
-    fetches = waits.reading > waits.decoding
-    part, seconds = ("reading", waits.reading) if fetches else ("decoding", waits.decoding)
+    part, seconds = ("reading", waits.reading) if waits.fetches else ("decoding", waits.decoding)
     each = 1e3 * seconds / waits.samples
     shown = f"{each:.0f}" if each >= 10 else f"{each:.2g}"
     waited = f"rank {waits.rank} waited for input {waits.input_fraction:.0%} of the time"
@@ -71,7 +75,7 @@ def what_bounds(waits: Waits) -> str:
 def _cure(waits: Waits) -> str:
     """How many threads or requests keep up with the device, if that is more than there are."""
     remote = waits.requests > waits.threads
-    if remote and waits.reading > waits.decoding:
+    if remote and waits.fetches:
         busy, has, what = waits.reading + waits.decoding, waits.requests, "requests at once"
     else:
         busy, has, what = waits.decoding + (0 if remote else waits.reading), waits.threads, "threads"

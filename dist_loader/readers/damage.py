@@ -6,7 +6,7 @@ import re
 
 import simplejpeg
 
-from dist_loader.readers.segments import SCAN, Segment
+from dist_loader.readers.header import SCAN, Header
 from dist_loader.readers.source import Content
 
 # What libjpeg says when pixels are lost. Its other complaints (bytes between segments, an unknown version) are about
@@ -26,11 +26,10 @@ _AT_THE_END = re.compile(rf"(\d+) {_BYTES_BETWEEN} 0xd9")
 _LOOKS = 4
 
 _END = b"\xff\xd9"
-_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _COEFFICIENTS = 64
 
 
-def raise_if_scans_are_missing(data: Content, parts: list[Segment], frame: Segment) -> None:
+def raise_if_scans_are_missing(data: Content, header: Header) -> None:
     """Raise if a JPEG file of several scans ends before all that its picture needs has come.
 
     A file that was cut off between two scans and closed again is a whole file to libjpeg, with a part of the detail
@@ -39,19 +38,16 @@ def raise_if_scans_are_missing(data: Content, parts: list[Segment], frame: Segme
 
     Args:
         data: the file's content.
-        parts: its segments.
-        frame: that of them which tells size and components.
+        header: what comes before its first scan.
 
     Raises:
         ValueError: they were not.
     """
-    marker, start, _ = frame
-    if parts[-1][0] != SCAN:
-        return  # odd, which libjpeg will say
-    scan, number = parts[-1][1], data[start + 5]
-    if marker not in _PROGRESSIVE and data[scan] == number:
-        return  # all is in one scan
-    _check_scans(bytes(data), scan - 4, bytes(data[start + 6 : start + 6 + 3 * number : 3]))
+    if header.one_scan or header.frame is None or header.scan is None:  # without a scan it is odd, as libjpeg will say
+        return
+    start = header.frame[1]
+    number = data[start + 5]
+    _check_scans(bytes(data), header.scan - 4, bytes(data[start + 6 : start + 6 + 3 * number : 3]))
 
 
 def _check_scans(data: bytes, at: int, components: bytes) -> None:

@@ -8,18 +8,14 @@ Processing 42, 1994). Within a block that is the filter itself; across its edges
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from dist_loader.readers.segments import SCAN, Segment
-from dist_loader.readers.source import Content
+from dist_loader.readers.header import Piece
 
-Piece: TypeAlias = tuple[int, bytes]  # where it is in a file's content, and what it is
-
-_TABLES = 0xDB
 _ENTRIES = 64
 _STEPS = 16  # to 1: how exactly a scale is kept, so that files of one size share their tables
 # Entries are whole numbers. Where one would miss its share by more than this, the table is too fine to be damped: those
@@ -33,39 +29,32 @@ _ZIGZAG = np.array(
 )
 
 
-def softer_tables(data: Content, parts: list[Segment], down: float, across: float) -> list[Piece] | None:
+def softer_tables(tables: Iterable[Piece], down: float, across: float) -> list[Piece] | None:
     """The tables with which a file's image has none of the detail that is lost when it shrinks so many times.
 
     Args:
-        data: the file's content.
-        parts: its segments.
+        tables: its own.
         down: how many times its height becomes smaller.
         across: likewise its width.
 
     Returns:
-        What to `exchange`. None if its tables do not allow that: they are too fine, or of 16 bits.
+        What to write into the file's content. None if its tables do not allow that: there are none, or they are too
+        fine, or of 16 bits.
     """
-    if parts[-1][0] != SCAN:
-        return None
     scales = round(_STEPS * down), round(_STEPS * across)
     softer = []
-    for marker, at, end in parts:
-        if marker == _TABLES:
-            tables = _softer(bytes(data[at:end]), *scales)
-            if tables is None:
-                return None
-            softer.append((at, tables))
-    return softer
+    for at, table in tables:
+        entries = _softer(table, *scales)
+        if entries is None:
+            return None
+        softer.append((at, entries))
+    return softer or None
 
 
-def exchange(content: memoryview, pieces: list[Piece]) -> list[Piece]:
-    """Write pieces into a file's content; what was in their places."""
-    before = []
-    for at, piece in pieces:
-        end = at + len(piece)
-        before.append((at, bytes(content[at:end])))
-        content[at:end] = piece
-    return before
+def write_tables(content: memoryview, tables: Iterable[Piece]) -> None:
+    """Write tables into a file's content."""
+    for at, table in tables:
+        content[at : at + len(table)] = table
 
 
 @lru_cache(1024)

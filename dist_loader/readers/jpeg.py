@@ -14,18 +14,16 @@ from PIL import ExifTags, Image
 
 from dist_loader.readers.crop import Box
 from dist_loader.readers.damage import raise_if_pixels_are_lost, raise_if_scans_are_missing
-from dist_loader.readers.damping import Piece, exchange, softer_tables
+from dist_loader.readers.damping import softer_tables, write_tables
+from dist_loader.readers.header import Header, Piece, header_of
 from dist_loader.readers.resize import SMOOTHED_FROM, Pixels, Resize, resize_into
 from dist_loader.readers.scratch import Scratch
-from dist_loader.readers.segments import Segment, frame_of, segments, size_of
 from dist_loader.readers.source import Content
 
 _START = b"\xff\xd8\xff"
 _REDUCTIONS = (8, 4, 2)  # those with SIMD code in libjpeg-turbo; 3/8 and the like take longer than no reduction
 # Shrunk by no more than this, a file is softened before it is decoded. By more, the edges of its blocks would show.
 _DAMPED_TO = 2.3
-
-_EXIF, _COMMENT = 0xE1, 0xFE
 
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by EXIF orientation; from 5 on the sides are exchanged before
 
@@ -50,26 +48,25 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
     if data[:3] != _START:
         return False
     try:
-        parts = segments(data)
-        frame = frame_of(data, parts)
-        stored_height, stored_width, components = _asked_size(data) if frame is None else size_of(data, frame)
+        header = header_of(data)
+        stored_height, stored_width, components = header.size or _asked_size(data)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
-        if frame is not None:
-            raise_if_scans_are_missing(data, parts, frame)
+        if not header.one_scan:
+            raise_if_scans_are_missing(data, header)
         if components == 4:
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False
-        orientation = _orientation(data, parts)
+        orientation = _orientation(data) if header.exif else 1
         lies = orientation >= 5
         box = box_of(*((stored_width, stored_height) if lies else (stored_height, stored_width)))
-        scale, shrinks, scales = _approach(box[2], box[3], out.shape, resize)
-        soft = None if scales is None else softer_tables(data, parts, *(scales[::-1] if lies else scales))
+        scale, shrinks, soft = _approach(header, box[2], box[3], lies, out.shape, resize)
         # Gray becomes three colors after it was resized.
         small = out if out.shape[2] == 1 or components != 1 else np.empty((*out.shape[:2], 1), np.uint8)
         least_height, least_width = -(-stored_height // scale), -(-stored_width // scale)
         pixels = _decoded(
             data,
+            header,
             soft,
             colorspace="RGB" if small.shape[2] == 3 else "GRAY",
             fastupsample=shrinks,  # color stored at half resolution needs no smooth interpolation then
@@ -88,17 +85,17 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
     return True
 
 
-def _decoded(data: Content, soft: list[Piece] | None, **how: Any) -> Pixels:
-    """The pixels of a file, with other tables if there are any, which its content has while it is decoded."""
+def _decoded(data: Content, header: Header, soft: list[Piece] | None, **how: Any) -> Pixels:
+    """The pixels of a file, with softer tables if there are any, which its content has while it is decoded."""
     if soft is None:
         return simplejpeg.decode_jpeg(data, **how)  # type: ignore[no-any-return]
     # What was read from a file of this machine may be written to, and a copy of it takes longer than all the rest.
     content = data if isinstance(data, memoryview) and not data.readonly else memoryview(bytearray(data))
-    before = exchange(content, soft)
+    write_tables(content, soft)
     try:
         return simplejpeg.decode_jpeg(content, **how)  # type: ignore[no-any-return]
     finally:
-        exchange(content, before)
+        write_tables(content, header.tables)
 
 
 def _asked_size(data: Content) -> tuple[int, int, int]:
@@ -109,14 +106,13 @@ def _asked_size(data: Content) -> tuple[int, int, int]:
 
 @lru_cache(1024)
 def _approach(
-    height: int, width: int, shape: tuple[int, ...], resize: Resize
-) -> tuple[int, bool, tuple[float, float] | None]:
-    """How a part of height x width becomes a sample of a shape.
+    header: Header, height: int, width: int, lies: bool, shape: tuple[int, ...], resize: Resize
+) -> tuple[int, bool, list[Piece] | None]:
+    """How a part of height x width of the upright image becomes a sample of a shape.
 
     Returns:
         The largest reduction that leaves enough pixels; whether colors stored at half resolution need no smooth
-        interpolation, for the image shrinks later; and how many times its height and width shrink, if the file is to
-        be damped for that.
+        interpolation, for the image shrinks later; and the tables with which it is decoded, if not its own.
     """
     if resize == "nearest":  # that takes the file's own pixels
         return 1, False, None
@@ -126,9 +122,11 @@ def _approach(
     )
     scale = next(fitting, 1)
     down, across = height / shape[0], width / shape[1]
-    dampable = resize == "bilinear" and scale == 1 and 1 < max(down, across) <= _DAMPED_TO
     shrinks = resize == "bilinear" and min(down, across) >= SMOOTHED_FROM
-    return scale, shrinks, (down, across) if dampable else None
+    soft = None
+    if resize == "bilinear" and scale == 1 and 1 < max(down, across) <= _DAMPED_TO:
+        soft = softer_tables(header.tables, *((across, down) if lies else (down, across)))
+    return scale, shrinks, soft
 
 
 def _part(pixels: Pixels, box: Box, scale: int) -> Pixels:
@@ -157,13 +155,8 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return turned.reshape(*turned.shape[:2], pixels.shape[2])  # type: ignore[no-any-return]  # gray keeps its channel
 
 
-def _orientation(data: Content, parts: list[Segment]) -> int:
+def _orientation(data: Content) -> int:
     """The orientation that the camera wrote into a file, 1 to 8; 1 is upright, and also what makes no sense."""
-    for marker, _, _ in parts:
-        if marker == _EXIF:  # Exif or XMP: Pillow knows where it is written in them
-            with Image.open(io.BytesIO(data)) as image:
-                orientation = image.getexif().get(ExifTags.Base.Orientation)
-            return next((known for known in range(1, 9) if known == orientation), 1)
-        if not (0xE0 <= marker <= 0xEF or marker == _COMMENT):
-            break
-    return 1
+    with Image.open(io.BytesIO(data)) as image:  # Pillow knows where it is written
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return next((known for known in range(1, 9) if known == orientation), 1)

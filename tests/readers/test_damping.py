@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dist_loader.readers.damping import exchange, softer_tables
-from dist_loader.readers.segments import segments
+from dist_loader.readers.damping import softer_tables, write_tables
+from dist_loader.readers.header import header_of, segments
 from tests.readers.support import photo
 
 
@@ -20,15 +20,16 @@ def encoded(image, quality=90, **options):
     return file.getvalue()
 
 
-def damped(data, parts, down, across):
+def damped(data, down, across):
     """The file with softer tables; None if it has none."""
-    soft = softer_tables(data, parts, down, across)
+    own = header_of(data).tables
+    soft = softer_tables(own, down, across)
     if soft is None:
         return None
     content = bytearray(data)
-    before = exchange(memoryview(content), soft)
+    write_tables(memoryview(content), soft)
     changed = bytes(content)
-    exchange(memoryview(content), before)
+    write_tables(memoryview(content), own)
     assert content == data
     return changed
 
@@ -41,7 +42,7 @@ def tables(data):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_entries_become_smaller_and_the_mean_stays(mode, options):
     data = encoded(photo(120, 90).convert(mode), **options)
-    soft = damped(data, segments(data), 2.0, 1.5)
+    soft = damped(data, 2.0, 1.5)
     assert len(soft) == len(data)
     for before, after in zip(tables(data).values(), tables(soft).values(), strict=True):
         assert before[0] == after[0]
@@ -54,8 +55,8 @@ def test_entries_become_smaller_and_the_mean_stays(mode, options):
 
 def test_a_side_that_does_not_shrink_keeps_its_detail():
     data = encoded(photo(120, 90))
-    assert damped(data, segments(data), 1, 1) == data
-    across = damped(data, segments(data), 1, 2)
+    assert damped(data, 1, 1) == data
+    across = damped(data, 1, 2)
     first, soft = tables(data)[0], tables(across)[0]
     assert first[8] == soft[8]  # down a column, in the order of rows
     assert first[7] > 4 * soft[7]
@@ -63,27 +64,24 @@ def test_a_side_that_does_not_shrink_keeps_its_detail():
 
 def test_fine_and_odd_tables_are_left_alone():
     fine = encoded(photo(64, 64), quality=100)
-    assert damped(fine, segments(fine), 2, 2) is None
+    assert damped(fine, 2, 2) is None
     data = encoded(photo(64, 64).convert("L"))
-    marker, at, end = segments(data)[1]
-    assert marker == 0xDB
-    entries = data[at + 1 : end]
-    wide = b"".join(entry.to_bytes(2, "big") for entry in entries)
+    at, table = header_of(data).tables[0]
+    end = at + len(table)
+    wide = b"".join(entry.to_bytes(2, "big") for entry in table[1:])
     of_16_bits = data[: at - 2] + (131).to_bytes(2, "big") + b"\x10" + wide + data[end:]
     np.testing.assert_array_equal(simplejpeg.decode_jpeg(of_16_bits), simplejpeg.decode_jpeg(data))
-    assert damped(of_16_bits, segments(of_16_bits), 2, 2) is None
+    assert damped(of_16_bits, 2, 2) is None
     without = data[: at + 1] + bytes(64) + data[end:]
-    assert damped(without, segments(without), 2, 2) is None
+    assert damped(without, 2, 2) is None
 
 
 @given(st.binary(max_size=60), st.integers(0, 700))
 @example(b"\x00", 5)
 def test_what_is_broken_is_not_read_beyond_its_end(noise, length):
     data = WHOLE[:length] + noise
-    parts = segments(data)
-    assert all(0 < at <= end for _, at, end in parts)
-    if parts:
-        damped(data, parts, 2, 2)
+    assert all(0 < at <= end for _, at, end in segments(data))
+    damped(data, 2, 2)
 
 
 WHOLE = encoded(photo(32, 32))

@@ -59,7 +59,8 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
             return False
         orientation = _orientation(data) if header.exif else 1
         lies = orientation >= 5
-        box = box_of(*((stored_width, stored_height) if lies else (stored_height, stored_width)))
+        upright = (stored_width, stored_height) if lies else (stored_height, stored_width)
+        box = box_of(*upright)
         scale, shrinks, soft = _approach(header, box[2], box[3], lies, out.shape, resize)
         # Gray becomes three colors after it was resized.
         small = out if out.shape[2] == 1 or components != 1 else np.empty((*out.shape[:2], 1), np.uint8)
@@ -79,7 +80,8 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
     except ValueError as error:
         raise_if_pixels_are_lost(data, error)
         return False
-    resize_into(_part(_upright(pixels, orientation), box, scale), resize, small, soft is not None)
+    part = _part(pixels, _lying(box, *upright, orientation), scale)
+    resize_into(_upright(part, orientation), resize, small, soft is not None)
     if small is not out:
         cv2.cvtColor(small, cv2.COLOR_GRAY2RGB, dst=out)
     return True
@@ -127,6 +129,20 @@ def _approach(
     if resize == "bilinear" and scale == 1 and 1 < max(down, across) <= _DAMPED_TO:
         soft = softer_tables(header.tables, *((across, down) if lies else (down, across)))
     return scale, shrinks, soft
+
+
+def _lying(box: Box, height: int, width: int, orientation: int) -> Box:
+    """A box of the upright image of height x width, in the image as it is stored.
+
+    There it is cut out, for what is reduced begins with a whole pixel, and may end with one that is hardly there.
+    """
+    top, left, rows, columns = box
+    flip = _FLIPS.get(orientation)
+    if flip in (0, -1):
+        top = height - top - rows
+    if flip in (1, -1):
+        left = width - left - columns
+    return (left, top, columns, rows) if orientation >= 5 else (top, left, rows, columns)
 
 
 def _part(pixels: Pixels, box: Box, scale: int) -> Pixels:

@@ -148,6 +148,19 @@ def test_a_part_of_a_reduced_jpeg_lies_within_half_a_sample_pixel_of_its_place(s
             assert abs(got.mean() - middle) <= length / side / 2 / 8 + 0.6
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_lies_within_half_a_pixel_of_the_reduced_image_of_its_place(orientation, tmp_path):
+    """Its sides are 8 k + 1: reduced, what is stored ends in a pixel that is hardly there, and may begin so upright."""
+    ramp = (np.arange(1001) / 4).round().astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name, upright in (("0.jpg", np.tile(ramp, (1001, 1))), ("1.jpg", np.tile(ramp[:, None], (1, 1001)))):
+        stored = Image.fromarray(np.ascontiguousarray(lying(upright, orientation)))
+        stored.save(folder(tmp_path, name), quality=100, exif=exif)
+    for got in read(ImageReader(index_of(tmp_path), (120, 120), "grayscale"), (0, 1)):
+        assert abs(got.mean() - ramp.mean()) <= 4 / 4
+
+
 def test_no_pixel_is_skipped_when_an_image_shrinks(tmp_path):
     """Lines of one pixel become an even gray, and not thicker lines, wherever they lie."""
     for name, shape in (("0.jpg", (1, 400, 1)), ("1.jpg", (400, 1, 1))):

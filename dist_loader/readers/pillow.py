@@ -58,11 +58,9 @@ def read_with_pillow(data: Content, box_of: Callable[[int, int], Box], resize: R
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """`image` with 16-bit gray brought to 8 bits, which Pillow's own conversion would clip to white instead."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "I":
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    """`image` in a mode that Pillow's own conversion brings to 8 bits as it should."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _narrowed(image)
     if image.mode == "P":  # through the palette's colors, whatever transparency it has
         if "transparency" in image.info:
             return image.convert("RGBA")
@@ -71,3 +69,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
             raise ValueError("pixels of several colors, all of them black or not in its palette")
         return colors
     return image
+
+
+def _narrowed(image: Image.Image) -> Image.Image:
+    """Gray of 16 or 32 bits. Of integers the high byte of 16 counts, which Pillow would clip to white."""
+    values = np.asarray(image)
+    white = 255 if image.mode == "F" else 65535
+    if 0 < values.max() <= white / 255:
+        raise ValueError(f"pixels of up to {values.max():g}, where white is {white}: all of them black")
+    return image.convert("L") if white == 255 else Image.fromarray((values.clip(0, white) >> 8).astype(np.uint8))

@@ -201,6 +201,27 @@ def test_a_black_image_with_a_palette_is_a_picture(tmp_path):
     assert not read(ImageReader(index_of(tmp_path), (4, 4))).any()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "white", "said"),
+    [
+        ("png", np.uint16, 255, "pixels of up to 255, where white is 65535"),
+        ("tiff", np.uint16, 255, "pixels of up to 255, where white is 65535"),
+        ("tiff", np.int32, 255, "pixels of up to 255, where white is 65535"),
+        ("tiff", np.float32, 1, "pixels of up to 1, where white is 255"),
+    ],
+)
+def test_an_image_of_many_bits_that_would_be_black_in_eight_is_an_error(suffix, dtype, white, said, tmp_path):
+    path = folder(tmp_path, f"image.{suffix}")
+    Image.fromarray((np.linspace(0, white, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)).astype(dtype)).save(path)
+    assert said in caught_error(path).reason
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_a_black_image_of_many_bits_is_a_picture(dtype, tmp_path):
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), dtype)).save(folder(tmp_path, "image.tiff"))
+    assert not read(ImageReader(index_of(tmp_path), (4, 4))).any()
+
+
 def test_a_file_that_went_missing_is_an_error(tmp_path):
     path = folder(tmp_path)
     Image.fromarray(pixels()).save(path)

@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from dist_loader.readers.image import ImageReader
-from tests.readers.support import FILTERS, folder, index_of, lying, photo, read
+from tests.readers.support import FILTERS, folder, index_of, lying, photo, pixels, read
 
 WHOLE = 1.5, 12
 DAMPED = 2, 24
 REDUCED = 4, 36
+FINEST = 21, 120  # of patterns as fine as a pixel, which photographs are not
 COARSE = 9, 90  # colors stored at a quarter of the width come out at an eighth or less
 
 STORED = [(400, 455), (801, 1203), (301, 97), (33, 190), (9, 7), (1, 50), (50, 1), (1, 1)]
@@ -105,6 +106,31 @@ def test_every_kind_of_jpeg_looks_as_pillow_shows_it(kind, color, examples):
                 wanted = example(kind, stored)[1][color].resize(size[::-1], how)
                 what = f"{stored} to {size}, {resize}"
                 assert_close(images[number], wanted, allowed(kind, stored, size, resize), what)
+
+
+def fine_pattern(kind, height, width):
+    if kind == "noise":
+        return Image.fromarray(pixels(height=height, width=width))
+    if kind == "stripes":
+        return Image.fromarray(np.tile((np.arange(width) % 2 * 255).astype(np.uint8), (height, 1))).convert("RGB")
+    image = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(image).multiline_text((2, 2), "\n".join(["The quick brown fox jumps over the dog " * 4] * 40), 0)
+    return image
+
+
+@pytest.mark.parametrize("kind", ["noise", "stripes", "text"])
+def test_the_finest_patterns_differ_by_more_and_no_more_than_stated(kind, tmp_path):
+    for name, stored in (("0.jpg", (400, 455)), ("1.jpg", (256, 256)), ("2.jpg", (301, 457))):
+        fine_pattern(kind, *stored).save(folder(tmp_path, name), quality=90)
+    index = index_of(tmp_path)
+    for size in ((320, 320), (224, 224), (128, 128), (96, 96)):
+        for resize, how in FILTERS.items():
+            for number, got in enumerate(read(ImageReader(index, size, resize=resize), range(3))):
+                with Image.open(index.path(number)) as opened:
+                    shrunk = min(opened.height / size[0], opened.width / size[1])
+                    same = resize == "nearest" or (resize == "area" and shrunk < 3.5)
+                    wanted = opened.resize(size[::-1], how)
+                assert_close(got, wanted, (0, 0) if same else FINEST, f"{number} to {size}, {resize}")
 
 
 @pytest.mark.parametrize("crop", ["center", "random-resized"])

@@ -34,9 +34,9 @@ def make(numbered, threads):
     """Makes sequences, which are closed at the end of the test."""
     made = []
 
-    def make(samples, device_batch, host_batch, rank=0, ranks=1, **kwargs):
+    def make(samples, device_batch, host_batch, rank=0, ranks=1, cls=ImageSequence, **kwargs):
         world = World(rank=rank, size=ranks, local_rank=rank, local_size=ranks)
-        made.append(ImageSequence(numbered(samples), SIZE, device_batch, host_batch, world=world, threads=2, **kwargs))
+        made.append(cls(numbered(samples), SIZE, device_batch, host_batch, world=world, threads=2, **kwargs))
         return made[-1]
 
     yield make
@@ -142,6 +142,29 @@ def test_what_tensorflow_holds_never_changes(make):
     wanted = order(sequence)
     held = [batch[0] for batch in sequence.get_tf_dataset()]
     assert [numbers_in(images.numpy()) for images in held] == wanted
+
+
+def test_a_batch_cannot_be_changed_for_its_later_passes(make):
+    """A subclass that changes what it gets in place would do so once more in each pass."""
+    sequence = make(48, 6, 24, host_passes=2)
+    with pytest.raises(ValueError, match="read-only"):
+        sequence[0][0][...] = 7
+    once = make(48, 6, 24)
+    once[0][0][...] = 7  # where a batch comes once, it may be
+
+
+def test_batches_that_come_several_times_are_handed_to_tensorflow_without_a_copy(make):
+    class Noted(ImageSequence):
+        def __getitem__(self, step):
+            batch = super().__getitem__(step)
+            addresses.append(batch[0].ctypes.data)
+            return batch
+
+    addresses = []
+    sequence = make(48, 6, 24, host_passes=2, cls=Noted)
+    with tf.device("CPU"):
+        assert [np.from_dlpack(images).ctypes.data for images, _ in sequence.get_tf_dataset()] == addresses
+    assert len(addresses) == 16
 
 
 def test_fit_takes_so_many_times_the_steps(make):

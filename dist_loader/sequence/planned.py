@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from dist_loader.arrays import by_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,7 +66,7 @@ class PassGroup:
         self._kept: tuple[object, dict[int, Batch]] = None, {}
 
     def batch(self, epoch: int, group: range, number: int, read: Callable[[int, int], Batch]) -> Batch:
-        """A batch of a group.
+        """A batch of a group, not to be written to.
 
         Args:
             epoch: which.
@@ -80,4 +82,6 @@ class PassGroup:
         for one in range(group.start, number + 1):  # in the order in which they are read ahead
             if one not in kept:
                 kept[one] = read(epoch, one)
+                for array in by_name(kept[one][0]).values():
+                    array.flags.writeable = False  # what is changed in place would be changed again in the next pass
         return kept[number]

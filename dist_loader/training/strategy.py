@@ -172,6 +172,7 @@ class Strategy:
                 bad.write_to(checkpoints.folder / "bad_samples.jsonl")
         if validation_data is not None:
             _check_classes(train, validation_data)
+            _check_passes(validation_data)
         return train_model(
             self.devices,
             model,
@@ -196,6 +197,7 @@ class Strategy:
             SampleError: an image could not be read.
         """
         self._check(sequence)
+        _check_passes(sequence)
         with (
             watched(self.devices, "evaluate", self._limits, None, sequence) as watch,
             original_errors(sequence),
@@ -278,3 +280,11 @@ def _check_classes(train: Feed, valid: Feed) -> None:
         f"the label {label} is the class {name!r} in the validation and {other} in the training; make the validation's "
         "index or labels with classes= those of the training"
     )
+
+
+def _check_passes(valid: Feed) -> None:
+    """Refuse to evaluate samples several times, where metrics that count would count them so often."""
+    if valid.plan.passes > 1:
+        raise ConfigError(
+            f"evaluate needs every sample once; make the sequence without host_passes={valid.plan.passes}"
+        )

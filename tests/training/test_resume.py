@@ -127,6 +127,32 @@ def test_what_cannot_be_is_refused_before_the_training(how: dict[str, Any], mess
         fitted(model_of(), **how)
 
 
+def with_passes(strategy: Any, **how: Any) -> dl.ArraySequence:
+    how = {"device_batch": 5, "host_batch": 20, "host_passes": 2, **how}
+    return dl.ArraySequence(SAMPLES, LABELS, strategy=strategy, **how)
+
+
+def test_a_checkpoint_of_several_passes_says_what_to_give_to_go_on_with_it(tmp_path: Path) -> None:
+    strategy = dl.init("single")
+    model = model_of()
+    strategy.fit(model, with_passes(strategy), checkpoint_dir=tmp_path, verbose=0)
+    for options, advice in (
+        ({"host_passes": 3}, "host_passes=2 to go on"),
+        ({"host_batch": 40}, r"host_batch=20 \(samples\) to go on"),
+    ):
+        with pytest.raises(dl.ConfigError, match=f"give {advice}"):
+            strategy.fit(model, with_passes(strategy, **options), epochs=2, checkpoint_dir=tmp_path, verbose=0)
+
+
+def test_evaluation_takes_no_passes() -> None:
+    """Metrics that count would count every sample so often."""
+    strategy = dl.init("single")
+    with pytest.raises(dl.ConfigError, match="every sample once.*without host_passes=2"):
+        fitted(model_of(), validation_data=with_passes(strategy))
+    with pytest.raises(dl.ConfigError, match="every sample once.*without host_passes=2"):
+        strategy.evaluate(model_of(), with_passes(strategy))
+
+
 class TwoOptimizers(keras.Sequential):
     """As a GAN is."""
 

@@ -93,8 +93,17 @@ def _compare(state: dict[str, Any], train: Feed, folder: Folder) -> None:
         if name in now and now[name] != then:
             raise ConfigError(
                 f"the checkpoint in {str(folder.path)!r} has {name.replace('_', ' ')} {then}, this training "
-                f"{now[name]}; give another checkpoint_dir to start anew"
+                f"{now[name]}; {_to_go_on(name, then, train)}give another checkpoint_dir to start anew"
             )
+
+
+def _to_go_on(name: str, then: Any, train: Feed) -> str:
+    """How a training gets what a checkpoint has, where that is not the option of this name."""
+    if name == "passes":
+        return f"give host_passes={then} to go on, or "
+    if name == "pass_batches":  # they are half of the host batch
+        return f"give host_batch={2 * then * train.plan.local_batch} (samples) to go on, or "
+    return ""
 
 
 def put_back_metrics(model: Any, train: Feed, devices: Devices, resumed: Resumed) -> None:

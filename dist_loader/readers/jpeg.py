@@ -146,13 +146,18 @@ def _lying(box: Box, height: int, width: int, orientation: int) -> Box:
 
 
 def _part(pixels: Pixels, box: Box, scale: int) -> Pixels:
-    """The box in whole pixels of the reduced image, of which it misses its place by half of one at most."""
+    """The box in whole pixels of the reduced image, by half of one at most beside the box's middle."""
     rows, columns = _reduced(box[2], scale), _reduced(box[3], scale)
     if (rows, columns) == pixels.shape[:2]:
         return pixels
-    top = min(round(box[0] / scale), pixels.shape[0] - rows)
-    left = min(round(box[1] / scale), pixels.shape[1] - columns)
+    top = _start(box[0] + box[2] / 2, rows, scale, pixels.shape[0])
+    left = _start(box[1] + box[3] / 2, columns, scale, pixels.shape[1])
     return pixels[top : top + rows, left : left + columns]
+
+
+def _start(middle: float, length: int, scale: int, most: int) -> int:
+    """Where a part of a length must begin to have its middle where the file has it, if there are so many pixels."""
+    return max(0, min(round(middle / scale - length / 2), most - length))
 
 
 def _reduced(length: int, scale: int) -> int:

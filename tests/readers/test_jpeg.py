@@ -174,6 +174,17 @@ def test_a_part_of_a_reduced_jpeg_lies_within_half_a_sample_pixel_of_its_place(s
             assert abs(got.mean() - middle) <= length / side / 2 / 8 + 0.6
 
 
+def test_the_middle_of_a_part_at_an_eighth_lies_within_half_a_pixel_of_it(tmp_path):
+    """In a picture that is 1 brighter at every pixel, half a pixel of the reduced image is 4."""
+    ramp = np.arange(250).astype(np.uint8)
+    Image.fromarray(np.tile(ramp, (250, 1))).save(folder(tmp_path), "jpeg", quality=100)
+    reader = ImageReader(index_of(tmp_path), (4, 4), "grayscale", crop="random-resized")
+    for epoch in range(100):
+        _, left, height, width = reader._box(epoch, 0, 250, 250)
+        assert min(height, width) >= 4 * 8
+        assert abs(read(reader, epoch=epoch).mean() - (left + (width - 1) / 2)) <= 4 + 1
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_jpeg_lies_within_half_a_pixel_of_the_reduced_image_of_its_place(orientation, tmp_path):
     """Its sides are 8 k + 1: reduced, what is stored ends in a pixel that is hardly there, and may begin so upright."""

@@ -76,5 +76,5 @@ def _narrowed(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     white = 255 if image.mode == "F" else 65535
     if 0 < values.max() <= white / 255:
-        raise ValueError(f"pixels of up to {values.max():g}, where white is {white}: all of them black")
+        raise ValueError(f"pixels of up to {values.max():g}, where white is {white}: all black; scale them to that")
     return image.convert("L") if white == 255 else Image.fromarray((values.clip(0, white) >> 8).astype(np.uint8))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import dist_loader.cache.entries as entries
 from dist_loader.cache.layout import HEADER
@@ -202,6 +202,18 @@ def test_a_folder_of_the_same_names_has_its_own_cache(make, root, tmp_path):
     assert reader.cache.path != make()[0].cache.path
 
 
+def test_what_pillow_is_told_about_truncated_files_makes_another_cache(make, root, monkeypatch):
+    path = Path(make()[0].name(4)).with_suffix(".png")
+    Image.fromarray(pixels(seed=4)).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    number = [Path(make()[0].name(n)) for n in range(SAMPLES + 1)].index(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        read(make()[0], [number])
+    with pytest.raises(SampleError, match="truncated"):
+        read(make()[0], [number])
+
+
 def test_another_version_of_a_decoder_makes_another_cache(make, monkeypatch):
     from dist_loader.readers import image
 
@@ -209,6 +221,10 @@ def test_another_version_of_a_decoder_makes_another_cache(make, monkeypatch):
     image._decoders.cache_clear()
     with monkeypatch.context() as patched:
         patched.setattr(image.cv2, "__version__", "99")
+        assert make()[0].cache.path != first
+    image._decoders.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(image.features, "version", lambda _: "99")  # of a library that Pillow decodes with
         assert make()[0].cache.path != first
     image._decoders.cache_clear()
     assert make()[0].cache.path == first
@@ -320,6 +336,21 @@ def test_a_folder_that_cannot_be_used_is_an_error_that_names_it(make, tmp_path):
     (tmp_path / "taken" / name).mkdir(parents=True)
     with pytest.raises(ConfigError, match="is no file; remove it"):
         make(folder=tmp_path / "taken")
+
+
+@pytest.mark.parametrize("folder", ["", "s3://bucket/cache", "cut\0off", 5])
+def test_what_is_no_folder_of_this_machine_is_refused(folder, root, tmp_path, monkeypatch):
+    from dist_loader.sequence.image import ImageSequence
+
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="cache must be a folder"):
+        ImageSequence(Index.from_directory(root), SIZE, 2, cache=folder)
+    with pytest.raises(ConfigError, match="cache must be a folder"):
+        Index.from_directory(root, cache=folder)
+    with pytest.raises(ConfigError, match="cache must be a folder"):
+        Index.from_directory(root).split(0.5, cache=folder)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 # ----------------------------------------------------------------------------------------------------- killed writers
@@ -437,6 +468,35 @@ def test_others_make_room_unless_they_are_in_use(make, tmp_path):
     fourth, _ = make(limit=limit, color="grayscale")  # nothing left
     assert (kept.cache.held, third.cache.held, fourth.cache.held) == (SAMPLES, SAMPLES, 0)
     read(fourth, range(SAMPLES))
+
+
+def test_what_is_not_of_a_cache_is_never_deleted(make, tmp_path):
+    other = tmp_path / "cache" / "measurements.samples"
+    other.parent.mkdir()
+    other.write_bytes(bytes(10 * slots(SAMPLES)))
+    reader, _ = make(limit=slots(SAMPLES))
+    assert other.stat().st_size == 10 * slots(SAMPLES)
+    assert reader.cache.held == SAMPLES
+
+
+def test_a_file_system_that_takes_no_file_so_long_gets_a_shorter_one(root, tmp_path):
+    reading = f"""
+        import numpy as np, resource
+        from dist_loader import Index
+        from dist_loader.readers.cached import CachedReader
+        from dist_loader.readers.image import ImageReader
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({slots(SAMPLES) // 2}, {slots(SAMPLES) // 2}))
+        reader = CachedReader(ImageReader(Index.from_directory({str(root)!r}), {SIZE!r}), {str(tmp_path / "cache")!r})
+        assert 0 < reader.cache.held < {SAMPLES}
+        out = np.empty(({SAMPLES}, *reader.shape), np.uint8)
+        for _ in range(2):
+            reader.read(np.arange({SAMPLES}), 0, out)
+        """
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", textwrap.dedent(reading)]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "the file system has room for" in done.stderr
 
 
 @pytest.mark.parametrize("limit", [100, "2kB", 0, -5, True, 1.5, "much"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -12,7 +13,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from dist_loader.cache.files import lock, write_all
-from dist_loader.cache.layout import HEADER, SUFFIX, Contents
+from dist_loader.cache.layout import HEADER, SUFFIX, Contents, is_name
 from dist_loader.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def open_file(folder: Path, contents: Contents, limit: int | None) -> tuple[int,
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             size = wanted if limit is None else min(wanted, _make_room(path, contents, wanted, limit))
-            held = max(0, (size - HEADER) // contents.slot)
+            fits = max(0, (size - HEADER) // contents.slot)
             fd = _made(path, contents)
             try:
-                _prepare(fd, HEADER + held * contents.slot)
+                held = _prepare(fd, contents, fits)
             except BaseException:
                 os.close(fd)
                 raise
@@ -45,19 +46,30 @@ def open_file(folder: Path, contents: Contents, limit: int | None) -> tuple[int,
         ) from error
     if held < contents.samples:
         _log.warning(
-            "cache %s: cache_bytes has room for %d of %d samples; the others are decoded in every epoch",
+            "cache %s: %s has room for %d of %d samples; the others are decoded in every epoch",
             path,
+            "cache_bytes" if held == fits else "the file system",
             held,
             contents.samples,
         )
     return fd, held
 
 
-def _prepare(fd: int, length: int) -> None:
+def _prepare(fd: int, contents: Contents, held: int) -> int:
+    """How many entries there is room for, at most those asked for: file systems have a longest file, users a limit."""
     lock(fd, fcntl.F_RDLCK, 0)  # in use, for as long as it is open
-    if os.fstat(fd).st_size != length:
-        os.truncate(fd, length)
+    while True:
+        length = HEADER + held * contents.slot
+        try:
+            if os.fstat(fd).st_size != length:
+                os.truncate(fd, length)
+            break
+        except OSError as error:
+            if error.errno != errno.EFBIG or not held:
+                raise
+            held = held * 15 // 16
     os.utime(fd)  # used last
+    return held
 
 
 @contextmanager
@@ -102,12 +114,12 @@ def _make_room(own: Path, contents: Contents, wanted: int, limit: int) -> int:
 
     The lengths of the files count, though they are sparse: others may still fill theirs.
     """
-    limit -= limit // _BOOKKEEPING
+    given, limit = limit, limit - limit // _BOOKKEEPING
     if limit < HEADER + contents.slot:
         raise ConfigError(
-            f"cache_bytes {limit} is too small: one sample takes {contents.slot} bytes, and the header {HEADER}"
+            f"cache_bytes {given} is too small: one sample takes {contents.slot} bytes, and the header {HEADER}"
         )
-    others = {path: path.stat() for path in own.parent.glob("*" + SUFFIX) if path != own}
+    others = {path: path.stat() for path in own.parent.glob("*" + SUFFIX) if is_name(path.name) and path != own}
     taken = sum(stat.st_size for stat in others.values())
     for path in sorted(others, key=lambda path: others[path].st_mtime_ns):
         if limit - taken >= wanted:

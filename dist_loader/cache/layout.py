@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -10,6 +11,7 @@ SUFFIX = ".samples"
 HEADER = 4096  # bytes
 MARGIN = 64  # before and behind the pixels: the word, and zeros so that pixels lie at a multiple of it
 _FORMAT = 1
+_NAME_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Contents:
     @property
     def name(self) -> str:
         """Of the file."""
-        return blake2b(self.header, digest_size=16).hexdigest() + SUFFIX
+        return blake2b(self.header, digest_size=_NAME_BYTES).hexdigest() + SUFFIX
 
     @property
     def header(self) -> bytes:
@@ -43,3 +45,8 @@ class Contents:
     def slot(self) -> int:
         """Bytes from one entry to the next."""
         return 2 * MARGIN + -(-self.sample_bytes // MARGIN) * MARGIN
+
+
+def is_name(name: str) -> bool:
+    """Whether a file with this name is a cache's: others in a folder are nobody's to delete."""
+    return re.fullmatch(rf"[0-9a-f]{{{2 * _NAME_BYTES}}}{re.escape(SUFFIX)}", name) is not None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import simplejpeg
-from PIL import UnidentifiedImageError
+from PIL import ImageFile, UnidentifiedImageError, features
 
 from dist_loader.cache import STATE_BYTES
 from dist_loader.errors import ConfigError, SampleError
@@ -109,7 +109,8 @@ class ImageReader:
             )
         how = {"size": self.size, "color": self.color, "resize": self.resize, "crop": self.crop}
         what = {"root": redacted(self.index.root), "index": self.index.fingerprint}
-        return json.dumps({"reader": "image", **what, **how, "decoders": _decoders()})
+        part = ImageFile.LOAD_TRUNCATED_IMAGES  # a user's choice for the whole process: gray where a file ends early
+        return json.dumps({"reader": "image", **what, **how, "truncated": part, "decoders": _decoders()})
 
     @cached_property
     def _remote(self) -> bool:
@@ -193,7 +194,12 @@ def _decoders() -> str:
         if file.name.endswith(".py"):
             own.update(file.read_bytes())
     libraries = (("simplejpeg", simplejpeg), ("opencv", cv2), ("pillow", PIL))
-    return ", ".join([*(f"{name} {module.__version__}" for name, module in libraries), f"own {own.hexdigest()}"])
+    versions = [f"{name} {module.__version__}" for name, module in libraries]
+    # Pillow's own, which some systems exchange without it.
+    versions += [
+        f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "jpg_2000", "libtiff", "webp", "avif")
+    ]
+    return ", ".join([*versions, f"own {own.hexdigest()}"])
 
 
 def checked_size(size: object) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT
 from dist_loader.index.stamps import unchanged
 from dist_loader.index.writing import cache_key, header_of, write_blocks
 from dist_loader.permutation import Permutation
-from dist_loader.remote.address import redacted, scheme_of
+from dist_loader.remote.address import local_folder, redacted, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -133,7 +133,7 @@ class Index:
                 return cls(str(top), *build(place, suffixes, wanted, threads, report.say).parts())
             finally:
                 report.end()
-        file = Path(cache) / name_for(top.name, key)
+        file = local_folder("cache", cache) / name_for(top.name, key)
 
         def opened(made_just_now: bool) -> Index | None:
             with contextlib.suppress(KeyError, ValueError):  # not there, or damaged
@@ -313,7 +313,7 @@ class Index:
             "held_out": count,
             "seed": Permutation(samples, seed, 0).seed,
         }
-        last = Path(cache) / name_for(Path(self.root).name, key, "held-out")
+        last = local_folder("cache", cache) / name_for(Path(self.root).name, key, "held-out")
         first = last.with_name(last.name.replace("held-out", "rest"))
 
         def opened(_: bool) -> tuple[Index, Index] | None:

@@ -15,7 +15,7 @@ from dist_loader.index.index import Index
 from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT
 from dist_loader.index.selection import gathered as in_memory
 from dist_loader.index.writing import cache_key, write_blocks
-from dist_loader.remote.address import redacted, scheme_of
+from dist_loader.remote.address import local_folder, redacted, scheme_of
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Kept:
         wanted = None if classes is None else checked_classes(classes)
         endings = IMAGE_SUFFIXES if suffixes is None else tuple(suffixes)
         key = cache_key(top, endings, wanted)
-        file = None if cache is None else Path(cache).absolute() / name_for(top.name, key)
+        file = None if cache is None else local_folder("cache", cache).absolute() / name_for(top.name, key)
         return cls(os.fsencode(top), endings, wanted, None if out is None else Path(out).absolute(), file)
 
     def keep(self, found: Gathered) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dist_loader.cache import Cache, Contents
 from dist_loader.errors import ConfigError
 from dist_loader.readers import Reader
+from dist_loader.remote.address import local_folder
 from dist_loader.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class CachedReader:
         sample_bytes = reader.dtype.itemsize
         for length in reader.shape:
             sample_bytes *= length
-        self.cache = Cache(folder, Contents(reader.recipe, reader.samples, sample_bytes), _parsed(limit))
+        contents = Contents(reader.recipe, reader.samples, sample_bytes)
+        self.cache = Cache(local_folder("cache", folder), contents, _parsed(limit))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from dist_loader.errors import ConfigError
 from dist_loader.lock import took_lock
+from dist_loader.remote.address import local_folder
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class LocalCopy:
     def __init__(self, folder: str | os.PathLike[str], limit: int, fetch: Callable[[str], bytes]) -> None:
         if limit < 1:
             raise ConfigError(f"a local copy of {limit} bytes keeps nothing; leave local_copy away")
-        self._folder = Path(folder).absolute() / _FOLDER
+        self._folder = local_folder("local_copy", folder).absolute() / _FOLDER
         self._limit = limit
         self._fetch = fetch
         self._keeps = True

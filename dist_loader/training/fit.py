@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from dist_loader.devices import Devices
-from dist_loader.errors import ConfigError
-from dist_loader.remote.address import redacted, scheme_of
+from dist_loader.remote.address import local_folder
 from dist_loader.sizes import at_least_one
 from dist_loader.training.agreement import agree, facts_of, model_facts
 from dist_loader.training.bound import Waits, what_bounds
@@ -73,12 +71,8 @@ class Checkpoints:
         at_least_one("checkpoint_keep", keep)
         if folder is None:
             return None
-        given = os.fspath(folder)
-        if not given or scheme_of(given) is not None:
-            raise ConfigError(
-                f"checkpoint_dir must be a folder, not {redacted(given)!r}; mount what is remote, and give its path"
-            )
-        return cls(Path(given).absolute(), parsed, keep, best)  # a callback may change the working folder
+        # Absolute, for a callback may change the working folder.
+        return cls(local_folder("checkpoint_dir", folder).absolute(), parsed, keep, best)
 
 
 def train_model(

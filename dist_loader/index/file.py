@@ -14,6 +14,7 @@ import mmap
 import operator
 import os
 import secrets
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,11 +46,30 @@ class Blocks(NamedTuple):
     blocks: Iterable[NDArray[Any]]
 
 
+class OpenFile:
+    """A descriptor that is closed when it is forgotten."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        weakref.finalize(self, os.close, number).atexit = False  # threads may still read at the program's end
+
+
 class Opened(NamedTuple):
-    """What a file holds: the caller's own header, and read-only arrays in mapped memory."""
+    """What a file holds.
+
+    Attributes:
+        header: the caller's own.
+        arrays: by name, read-only, in mapped memory.
+        memory: that memory.
+        starts: where each array begins in the file.
+        file: the file.
+    """
 
     header: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
+    memory: mmap.mmap
+    starts: dict[str, int]
+    file: OpenFile
 
 
 def whole(array: NDArray[Any]) -> Blocks:
@@ -126,10 +146,11 @@ def read(path: Path) -> Opened:
         ConfigError: there is none, it is no such file, of another version, or not as long as it must be.
     """
     try:
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise _bad(path, "it is empty")
-            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with path.open("rb") as given:
+            file = OpenFile(os.dup(given.fileno()))
+        if not os.fstat(file.number).st_size:
+            raise _bad(path, "it is empty")
+        memory = mmap.mmap(file.number, 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise ConfigError(f"index {str(path)!r} does not exist; make it with Index.from_directory(...).save") from None
     except OSError as error:
@@ -150,10 +171,9 @@ def read(path: Path) -> Opened:
     end = first + max((place.stop for place in places.values()), default=0)
     if end != len(memory):
         raise _bad(path, f"it must be {end:,} bytes long and has {len(memory):,}")
-    return Opened(
-        header,
-        {name: np.frombuffer(memory, at.dtype, at.elements, first + at.start) for name, at in places.items()},
-    )
+    starts = {name: first + place.start for name, place in places.items()}
+    arrays = {name: np.frombuffer(memory, at.dtype, at.elements, starts[name]) for name, at in places.items()}
+    return Opened(header, arrays, memory, starts, file)
 
 
 class _Place(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from dist_loader.index import selection
 from dist_loader.index.build import build, checked_classes
 from dist_loader.index.cache import cached, name_for
 from dist_loader.index.fingerprint import fingerprint
+from dist_loader.index.lookup import PathLookup
 from dist_loader.index.paths import parts_of
 from dist_loader.index.progress import Progress
 from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT
@@ -59,6 +60,7 @@ class Index:
     labels: NDArray[np.int32]
     buffer: NDArray[np.uint8]
     offsets: NDArray[np.int64]
+    _lookup: PathLookup | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -137,10 +139,10 @@ class Index:
 
         def opened(made_just_now: bool) -> Index | None:
             with contextlib.suppress(KeyError, ValueError):  # not there, or damaged
-                header, arrays = index_file.read(file)
-                settled = header["settled"] or made_just_now
-                if header["key"] == key and settled and unchanged(place, arrays, threads):
-                    return cls._of_file(header, arrays)
+                found = index_file.read(file)
+                settled = found.header["settled"] or made_just_now
+                if found.header["key"] == key and settled and unchanged(place, found.arrays, threads):
+                    return cls._of_file(file, found)
             return None
 
         def make(say: Callable[[str], None]) -> Index:
@@ -187,20 +189,22 @@ class Index:
             ConfigError: there is no such file, it is no index, or not as long as it must be. Other damage is not
                 noticed, for that would need all of it to be read.
         """
-        header, arrays = index_file.read(Path(path))
+        opened = index_file.read(Path(path))
         if root is not None:
-            header["root"] = root if isinstance(root, str) and scheme_of(root) else str(Path(root).absolute())
+            opened.header["root"] = root if isinstance(root, str) and scheme_of(root) else str(Path(root).absolute())
         try:
-            return cls._of_file(header, arrays)
+            return cls._of_file(Path(path), opened)
         except KeyError as error:
             raise ConfigError(f"cannot use index {str(path)!r}: it has no {error}; make it again") from None
 
     @classmethod
-    def _of_file(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Index:
+    def _of_file(cls, path: Path, opened: index_file.Opened) -> Index:
+        header, arrays = opened.header, opened.arrays
         index = cls(header["root"], tuple(header["classes"]), arrays["labels"], arrays["paths"], arrays["offsets"])
         if header["samples"] != len(index):
             raise ConfigError(f"an index of {header['samples']} samples with {len(index)} labels: make it again")
         vars(index)["fingerprint"] = header["fingerprint"]  # where the property keeps it once it was computed
+        object.__setattr__(index, "_lookup", PathLookup(path, opened))
         return index
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -245,7 +249,8 @@ class Index:
         i = operator.index(i)
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} is out of range for an index of {len(self)} samples")
-        relative = self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes()
+        lookup = self._lookup
+        relative = self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes() if lookup is None else lookup[i]
         return f"{self.root}/{os.fsdecode(relative)}"
 
     @cached_property
@@ -319,8 +324,8 @@ class Index:
         def opened(_: bool) -> tuple[Index, Index] | None:
             with contextlib.suppress(KeyError, ValueError):  # not there, or damaged
                 files = [index_file.read(file) for file in (first, last)]
-                if all(header["key"] == key for header, _ in files):
-                    rest, held_out = (Index._of_file(header, arrays) for header, arrays in files)
+                if all(found.header["key"] == key for found in files):
+                    rest, held_out = map(Index._of_file, (first, last), files)
                     return rest, held_out
             return None
 

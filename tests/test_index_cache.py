@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -368,6 +369,25 @@ class TestProgress:
         assert "indexing" in lines[0]
         assert str(root) in lines[0]
         assert "images in" in lines[0]
+
+    def test_a_large_folder_is_told_of_before_it_is_listed_to_the_end(self, tmp_path, capfd, impatient, monkeypatch):
+        make(tmp_path, *(f"a/{i}.jpg" for i in range(5000)))
+        listed = os.scandir
+
+        @contextmanager
+        def slow_at_the_end(folder):
+            def entries():
+                with listed(folder) as found:
+                    for count, entry in enumerate(found):
+                        if count == 4500:
+                            time.sleep(1.2)
+                        yield entry
+
+            yield entries()
+
+        monkeypatch.setattr("os.scandir", slow_at_the_end)
+        Index.from_directory(tmp_path, threads=1)
+        assert "0 images in 0 folders, 4,096 names seen" in capfd.readouterr().err
 
     @pytest.mark.parametrize(("rank", "progress", "speaks"), [(0, None, 1), (1, None, 0), (1, True, 1), (0, False, 0)])
     def test_rank_0_speaks(self, root, cache, capfd, impatient, monkeypatch, rank, progress, speaks):

@@ -57,21 +57,28 @@ def build(
     buffer, lengths, found = bytearray(), array("i"), [0] * len(folders)
     for directory in seen:
         stamps.add(directory)
-    for each in Walk(top, folders, suffixes, threads):
+    walk = Walk(top, folders, suffixes, threads)
+    for each in walk:
         if isinstance(each, Files):
             buffer += each.paths
             lengths.frombytes(each.lengths.tobytes())
             found[each.folder] += len(each.lengths)
-        else:
+            continue
+        if each is not None:
             stamps.add(each)
             directories += 1
-            say(f"indexing {shown(top)}: {len(lengths):,} images in {directories:,} folders")
+        say(how_far(top, len(lengths), directories, walk.names))
     if not lengths:
         raise no_images(top, len(folders), suffixes)
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(np.frombuffer(lengths, np.int32), out=offsets[1:])
     labels = np.repeat(np.array([number[folder] for folder in folders], np.int32), found)
     return Built(names, labels, np.frombuffer(buffer, np.uint8), offsets, stamps)
+
+
+def how_far(top: bytes, images: int, folders: int, names: int) -> str:
+    """What is said of an index that is being made."""
+    return f"indexing {shown(top)}: {images:,} images in {folders:,} folders, {names:,} names seen"
 
 
 def numbered(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dist_loader.errors import ConfigError, DistLoaderError
-from dist_loader.index.build import no_images, numbered
+from dist_loader.index.build import how_far, no_images, numbered
 from dist_loader.index.file import Blocks
 from dist_loader.index.lister import Lister
 from dist_loader.index.scan import Files, class_folders, shown
@@ -135,6 +135,7 @@ def _rounds(
                 "busy": lister.busy,
                 "images": len(own.lengths),
                 "folders": len(own.directory_lengths),
+                "names": lister.names,
                 "error": None if error is None else f"{_who(channel)}{error}",
             }
             what = f"listing {shown(top)}"
@@ -147,8 +148,7 @@ def _rounds(
             ]
             rest += [(number, os.fsencode(path)) for row in reports for number, path in row["below"]]
             frontier = sorted(rest)
-            images, folders = (sum(row[name] for row in reports) for name in ("images", "folders"))
-            say(f"indexing {shown(top)}: {images:,} images in {folders:,} folders")
+            say(how_far(top, *(sum(row[what] for row in reports) for what in ("images", "folders", "names"))))
             if not frontier and not any(row["busy"] for row in reports):
                 return
             seconds = min(_LONGEST_ROUND, 2 * seconds)

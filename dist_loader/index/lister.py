@@ -26,6 +26,9 @@ class Lister:
         top: the folder that paths are relative to.
         suffixes: what an image's name ends with.
         threads: how many directories are listed at the same time.
+
+    Attributes:
+        names: how many were seen so far, of files and directories.
     """
 
     def __init__(self, top: bytes, suffixes: Collection[str], threads: int) -> None:
@@ -35,6 +38,7 @@ class Lister:
         self._listed: queue.SimpleQueue[tuple[tuple[int, bytes], Any]] = queue.SimpleQueue()
         self._identity = lru_cache(4096)(self._look_up)
         self._signs_of_life = 0
+        self.names = 0
         self._seen, self._deadline = -1, 0.0
         self._under_way: dict[tuple[int, bytes], None] = {}
         self._threads = [
@@ -129,5 +133,6 @@ class Lister:
     def _look_up(self, path: bytes) -> tuple[int, int]:
         return identity_of(os.stat(os.path.join(self._top, path)))  # noqa: PTH116, PTH118 (bytes)
 
-    def _tell(self) -> None:
+    def _tell(self, names: int) -> None:
         self._signs_of_life += 1
+        self.names += names

@@ -34,7 +34,7 @@ LAYOUT = "expected ROOT/<class>/<image>"
 
 _SECONDS_WITHOUT_ANSWER = 300.0
 _SECONDS_TO_LEAVE = 5.0
-_ENTRIES_BETWEEN_SIGNS_OF_LIFE = 1 << 12
+_NAMES_BETWEEN_SIGNS_OF_LIFE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ class Walk:
         folders: names of class folders, in the order in which they are wanted.
         suffixes: what an image's name ends with, case ignored.
         threads: how many directories are listed at the same time.
+
+    Attributes:
+        names: how many were seen so far, of files and directories, in whatever order.
     """
 
     def __init__(self, root: bytes, folders: Sequence[bytes], suffixes: Collection[str], threads: int) -> None:
@@ -110,9 +113,10 @@ class Walk:
         self._over = False
         self._signs_of_life = 0
         self._threads = max(1, threads)
+        self.names = 0
 
-    def __iter__(self) -> Iterator[Files | Directory]:
-        """Images and directories, in order.
+    def __iter__(self) -> Iterator[Files | Directory | None]:
+        """Images and directories, in order; and None from time to time, while the next of them is not listed yet.
 
         Raises:
             ConfigError: a folder cannot be read: of several, the first one in order, whatever was listed before.
@@ -132,7 +136,7 @@ class Walk:
                 elif isinstance(part, Files):
                     yield part
                 else:
-                    self._wait_for(part)
+                    yield from self._wait_for(part)
                     if part.directory is not None:
                         yield part.directory
                     if part.error is not None:
@@ -146,18 +150,22 @@ class Walk:
         for thread in threads:  # not after an error: one of them may be the one that never comes back
             thread.join(_SECONDS_TO_LEAVE)
 
-    def _wait_for(self, folder: _Folder) -> None:
-        with self._listed:
-            seen, deadline = -1, 0.0
-            while not folder.listed:
-                if self._signs_of_life != seen:
-                    seen, deadline = self._signs_of_life, time.monotonic() + _SECONDS_WITHOUT_ANSWER
-                elif time.monotonic() > deadline:
-                    raise ReadTimeout(
-                        f"no answer from the file system for {_SECONDS_WITHOUT_ANSWER:g} s while listing "
-                        f"{shown(os.path.join(self._root, folder.path))}: check its disk or network"
-                    )
-                self._listed.wait(0.5)
+    def _wait_for(self, folder: _Folder) -> Iterator[None]:
+        seen, deadline = -1, 0.0
+        while True:
+            with self._listed:
+                if not folder.listed:
+                    self._listed.wait(0.5)
+                if folder.listed:
+                    return
+            if self._signs_of_life != seen:
+                seen, deadline = self._signs_of_life, time.monotonic() + _SECONDS_WITHOUT_ANSWER
+            elif time.monotonic() > deadline:
+                raise ReadTimeout(
+                    f"no answer from the file system for {_SECONDS_WITHOUT_ANSWER:g} s while listing "
+                    f"{shown(os.path.join(self._root, folder.path))}: check its disk or network"
+                )
+            yield None
 
     def _list_folders(self) -> None:
         while True:
@@ -192,8 +200,9 @@ class Walk:
         )
         folder.parts = [part if isinstance(part, Files) else _Folder(folder.number, part, folder) for part in parts]
 
-    def _tell(self) -> None:
+    def _tell(self, names: int) -> None:
         self._signs_of_life += 1  # one lost between two threads does not matter
+        self.names += names
 
 
 class _Folder:
@@ -227,7 +236,7 @@ def contents(
     path: bytes,
     endings: tuple[bytes, ...],
     seen_above: Callable[[tuple[int, int]], bool],
-    tell: Callable[[], None],
+    tell: Callable[[int], None],
 ) -> tuple[Directory, list[Files | bytes]]:
     """One directory: its images, and the paths of the directories in it, in order.
 
@@ -237,7 +246,7 @@ def contents(
         path: with a slash at the end.
         endings: of images' names, as `encoded` gives them.
         seen_above: whether a directory (device and inode) is one of those that this one is in; then it is not entered.
-        tell: called from time to time.
+        tell: called from time to time with how many more names were seen.
 
     Raises:
         OSError: it cannot be read.
@@ -259,16 +268,16 @@ def contents(
     return directory, parts
 
 
-def _listing(directory: bytes, endings: tuple[bytes, ...], tell: Callable[[], None] = lambda: None) -> list[bytes]:
+def _listing(directory: bytes, endings: tuple[bytes, ...], tell: Callable[[int], None] = lambda _: None) -> list[bytes]:
     """Visible directories, with a slash at the end of their names, and images of one directory, in byte order.
 
     With the slash, names sort as the full paths below them do ("a-b.png" before "a/x.png" before "a0.png").
     """
-    names = []
+    names, count = [], 0
     with os.scandir(directory) as entries:
-        for count, entry in enumerate(entries):
-            if not count % _ENTRIES_BETWEEN_SIGNS_OF_LIFE:
-                tell()
+        for count, entry in enumerate(entries, 1):
+            if not count % _NAMES_BETWEEN_SIGNS_OF_LIFE:
+                tell(_NAMES_BETWEEN_SIGNS_OF_LIFE)
             name = entry.name
             if name.startswith(b"."):
                 continue
@@ -277,6 +286,7 @@ def _listing(directory: bytes, endings: tuple[bytes, ...], tell: Callable[[], No
                 names.append(name + b"/")
             elif is_image:
                 names.append(name)
+    tell(count % _NAMES_BETWEEN_SIGNS_OF_LIFE)
     names.sort()
     return names
 

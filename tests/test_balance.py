@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,22 @@ def test_any_part_of_an_epoch_is_the_same_by_itself(labels, draws) -> None:
     whole = order.samples(2, np.arange(draws))
     assert [int(order.samples(2, np.array([at]))[0]) for at in range(draws)] == whole.tolist()
     assert order.samples(2, np.arange(draws)[::-1].reshape(1, -1)).ravel().tolist() == whole[::-1].tolist()
+
+
+@pytest.mark.parametrize("first", [1, 1 << 16, (1 << 16) + 1, 3 << 16])
+def test_labels_beyond_a_block_are_counted_and_found(first) -> None:
+    labels = np.repeat(np.array([0, 2, 1], np.int32), [first, 3 << 16, 5])
+    order = BalancedOrder(labels, "equal", 30, 0, shuffle=False)
+    assert labels[order.samples(0, np.arange(30))].tolist() == [0] * 10 + [1] * 10 + [2] * 10
+
+
+def test_many_labels_in_order_take_no_memory_of_their_own() -> None:
+    labels = np.repeat(np.arange(4, dtype=np.int32), 1 << 20)
+    tracemalloc.start()
+    BalancedOrder(labels, "equal", 30, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < labels.nbytes / 4
 
 
 def test_shares_are_kept_and_wrong_ones_refused() -> None:

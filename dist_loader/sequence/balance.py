@@ -13,6 +13,8 @@ import numpy.typing as npt
 from dist_loader.errors import ConfigError
 from dist_loader.permutation import Permutation
 
+_BLOCK = 1 << 16  # labels
+
 Shares: TypeAlias = 'Mapping[int, float] | Literal["equal"]'
 
 
@@ -39,7 +41,7 @@ class BalancedOrder:
     def __init__(
         self, labels: npt.NDArray[np.integer], shares: Shares, draws: int | None, seed: int, shuffle: bool = True
     ) -> None:
-        counts = np.bincount(labels)
+        counts, ascending = _counted(labels)
         by_label = np.flatnonzero(counts)
         self._labels, weights = _checked(shares, counts, by_label)
         self.draws = len(labels) if draws is None else _whole(draws)
@@ -48,7 +50,6 @@ class BalancedOrder:
         self._of_epoch = _apportioned(self.draws, weights)
         self._ends = np.cumsum(self._of_epoch)
         self._counts = counts[self._labels]
-        ascending = bool((labels[1:] >= labels[:-1]).all())
         self._by_label = None if ascending else np.argsort(labels, kind="stable")
         self._firsts = (np.cumsum(counts) - counts)[self._labels]
         self._within = lru_cache(4 * len(self._labels) + 64)(self._order_of_class)
@@ -87,6 +88,18 @@ class BalancedOrder:
         text = f"{self._seed:x},{self._labels[place]:x}".encode()
         digest = hashlib.blake2b(text, digest_size=16, person=b"dist_loader.bal").digest()
         return Permutation(int(self._counts[place]), int.from_bytes(digest, "little"), turn)
+
+
+def _counted(labels: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], bool]:
+    """How many samples each label has, and whether labels ascend; 100 million at once would be 800 MB as int64."""
+    counts, ascending = np.zeros(0, np.int64), True
+    for at in range(0, len(labels), _BLOCK):
+        block = labels[at : at + _BLOCK + 1]
+        ascending = ascending and bool((block[1:] >= block[:-1]).all())
+        more = np.bincount(block[:_BLOCK])
+        counts, more = (counts, more) if len(counts) >= len(more) else (more, counts)
+        counts[: len(more)] += more
+    return counts, ascending
 
 
 def _checked(

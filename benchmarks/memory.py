@@ -4,10 +4,10 @@
 
 Every row is a process of its own. First it does what needs TensorFlow and Keras without any of ours (for a drawn
 sequence: imports and a tensor; for `fit`: a training on one batch in memory): that is "before". Then it draws an
-ImageSequence, or trains on it, for 50 epochs of at most 60 steps, while a thread watches how much memory of its own the
-process has (RssAnon: what the kernel cannot take back; not the mapped pages of the index and of libraries, which ranks
-share). "beyond" is the peak, less "before" and the host batch. The images are 256 small files; an index of more samples
-names them again and again. Prints a table, and saves benchmarks/results/memory.json.
+ImageSequence, or trains on it, for 50 epochs of at most 60 steps, while a thread watches its resident memory (VmRSS:
+all of it, mapped pages of libraries and of the index included). "beyond" is the peak, less "before" and the host batch.
+The images are 256 small files; an index of more samples names them again and again. Prints a table, and saves
+benchmarks/results/memory.json.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def write_index(folder: Path, samples: int) -> Path:
     return path
 
 
-class OwnMemory(threading.Thread):
-    """Watches the memory that this process has for itself."""
+class ResidentMemory(threading.Thread):
+    """Watches the resident memory of this process."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -85,7 +85,7 @@ class OwnMemory(threading.Thread):
 
     def now(self) -> float:
         """It in MiB, at this moment."""
-        mib = int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
+        mib = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
         self.peak = max(self.peak, mib)
         return mib
 
@@ -99,7 +99,7 @@ def run(how: str, index_file: str, host_batch: str, epochs: int, steps: int) -> 
     from dist_loader.sizes import parse_bytes
 
     index = dl.Index.open(index_file)
-    memory = OwnMemory()
+    memory = ResidentMemory()
     sequence = dl.ImageSequence(index, SIZE, BATCH, host_batch, threads=2)
     steps = min(steps, len(sequence))
     after = []

@@ -38,7 +38,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 
 from benchmarks.loader import facts
-from benchmarks.memory import OwnMemory
+from benchmarks.memory import Memory
 
 RESULT = Path(__file__).parent / "results" / "arrays.json"
 BATCH, HOST_BATCH, MOST = 64, "64MiB", 400
@@ -99,7 +99,7 @@ def one(way: str, path: str, cold: bool) -> dict[str, float]:
         else:
             while file.read(1 << 24):
                 pass
-    memory = OwnMemory()
+    memory = Memory("RssAnon")
     before, read = memory.now(), _read_bytes()
     started = time.perf_counter()
     source = batches(way, path)

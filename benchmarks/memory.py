@@ -70,11 +70,16 @@ def write_index(folder: Path, samples: int) -> Path:
     return path
 
 
-class ResidentMemory(threading.Thread):
-    """Watches the resident memory of this process."""
+class Memory(threading.Thread):
+    """Watches the memory of this process.
 
-    def __init__(self) -> None:
+    Args:
+        kind: "VmRSS", all that is resident, or "RssAnon", what this process has for itself.
+    """
+
+    def __init__(self, kind: str) -> None:
         super().__init__(daemon=True)
+        self.kind = kind
         self.peak = 0.0
         self.start()
 
@@ -85,7 +90,7 @@ class ResidentMemory(threading.Thread):
 
     def now(self) -> float:
         """It in MiB, at this moment."""
-        mib = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+        mib = int(Path("/proc/self/status").read_text().split(f"{self.kind}:")[1].split()[0]) / 1024
         self.peak = max(self.peak, mib)
         return mib
 
@@ -99,7 +104,7 @@ def run(how: str, index_file: str, host_batch: str, epochs: int, steps: int) -> 
     from dist_loader.sizes import parse_bytes
 
     index = dl.Index.open(index_file)
-    memory = ResidentMemory()
+    memory = Memory("VmRSS")
     sequence = dl.ImageSequence(index, SIZE, BATCH, host_batch, threads=2)
     steps = min(steps, len(sequence))
     after = []

@@ -22,7 +22,7 @@ from dist_loader.index import selection
 from dist_loader.index.build import build, checked_classes
 from dist_loader.index.cache import cached, name_for
 from dist_loader.index.fingerprint import fingerprint
-from dist_loader.index.lookup import PathLookup
+from dist_loader.index.lookup import Lookup
 from dist_loader.index.paths import parts_of
 from dist_loader.index.progress import Progress
 from dist_loader.index.scan import IMAGE_SUFFIXES, LAYOUT
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+_MOST_LABELS_MAPPED = 32 << 20  # bytes: to ask an array for 64 labels takes microseconds, a file 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +62,7 @@ class Index:
     labels: NDArray[np.int32]
     buffer: NDArray[np.uint8]
     offsets: NDArray[np.int64]
-    _lookup: PathLookup | None = field(default=None, init=False)
+    _lookup: Lookup | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -204,7 +206,7 @@ class Index:
         if header["samples"] != len(index):
             raise ConfigError(f"an index of {header['samples']} samples with {len(index)} labels: make it again")
         vars(index)["fingerprint"] = header["fingerprint"]  # where the property keeps it once it was computed
-        object.__setattr__(index, "_lookup", PathLookup(path, opened))
+        object.__setattr__(index, "_lookup", Lookup(path, opened))
         return index
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -250,8 +252,14 @@ class Index:
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} is out of range for an index of {len(self)} samples")
         lookup = self._lookup
-        relative = self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes() if lookup is None else lookup[i]
+        relative = self.buffer[self.offsets[i] : self.offsets[i + 1]].tobytes() if lookup is None else lookup.path(i)
         return f"{self.root}/{os.fsdecode(relative)}"
+
+    @property
+    def labels_of(self) -> NDArray[np.int32] | Lookup:
+        """For `labels_of[numbers]`: the labels of a few samples, which in an opened file of many take no memory."""
+        large = self.labels.nbytes > _MOST_LABELS_MAPPED
+        return self._lookup if large and self._lookup is not None else self.labels
 
     @cached_property
     def fingerprint(self) -> str:

@@ -22,11 +22,11 @@ class OneHot:
     """Labels as vectors with a 1 at the label's place.
 
     Args:
-        labels: (samples,) integers from 0 to classes - 1.
+        labels: those of some samples, by their numbers; integers from 0 to classes - 1.
         classes: length of a vector.
     """
 
-    def __init__(self, labels: npt.NDArray[np.integer], classes: int) -> None:
+    def __init__(self, labels: Column, classes: int) -> None:
         self._labels = labels
         self._classes = classes
 
@@ -37,8 +37,14 @@ class OneHot:
         return rows
 
 
-def label_column(labels: npt.NDArray[np.integer], classes: int, how: Labels) -> Column:
+def label_column(labels: npt.NDArray[np.integer], classes: int, how: Labels, column: Column | None = None) -> Column:
     """Labels as integers or as vectors.
+
+    Args:
+        labels: (samples,) integers.
+        classes: length of a vector.
+        how: "integer" or "one-hot".
+        column: gives the labels of a few samples, where that is not to be the array.
 
     Raises:
         ConfigError: neither was asked for, or a label has no place in a vector.
@@ -46,10 +52,10 @@ def label_column(labels: npt.NDArray[np.integer], classes: int, how: Labels) -> 
     if how not in get_args(Labels):
         raise ConfigError(f"labels must be one of {', '.join(get_args(Labels))}, not {how!r}")
     if how == "integer":
-        return labels
+        return labels if column is None else column
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ConfigError(f"labels from {labels.min()} to {labels.max()} do not fit in one-hot vectors of {classes}")
-    return OneHot(labels, classes)
+    return OneHot(labels if column is None else column, classes)
 
 
 def mapped_columns(structure: Any, samples: int, what: str, known: Callable[[str], bool]) -> Any:

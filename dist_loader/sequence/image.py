@@ -81,7 +81,7 @@ class ImageSequence(BatchSequence):
         self.index = index
         clock, reading = clocked_source(index, requests, local_copy, local_copy_bytes, decode_timeout, options)
         images = ImageReader(index, size, color, resize, crop, options.get("seed", 0), clock.source)
-        column = label_column(index.labels, len(index.classes), labels)
+        column = label_column(index.labels, len(index.classes), labels, index.labels_of)
         data = Data(
             Samples(len(index), lambda: index.fingerprint, index.labels, index.classes),
             cached(images, cache, cache_bytes),

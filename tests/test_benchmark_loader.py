@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
+from benchmarks.loader import __main__ as program  # noqa: E402
 from benchmarks.loader import corpus, measure, report, tune  # noqa: E402
 from benchmarks.loader.contest import Contestant, NotMeasured, Round, interleaved  # noqa: E402
 from benchmarks.loader.registry import LIMIT, OURS, OURS_IN_FIT, WAYS, Way  # noqa: E402
@@ -164,6 +165,61 @@ def test_nothing_measured_is_said_and_not_made_up() -> None:
         "ratio_to_limit=not measured",
         "ratio_to_best_peer=not measured (None; small)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--images 0", "--images: must be a whole number above 0, not '0'"),
+        ("--rounds -1", "--rounds: must be a whole number above 0, not '-1'"),
+        ("--cores 0", "--cores: must be a whole number above 0, not '0'"),
+        ("--cores 9999", f"--cores: this process may use {len(os.sched_getaffinity(0))}, not 9999"),
+        ("--ways petastorm", "--ways: none has ['petastorm'] in its name; there are limit"),
+        ("--kinds huge", "--kinds: invalid choice: 'huge'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.loader", *arguments.split()])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_in_which_nothing_could_be_measured_says_why_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: corpus.Corpus, tmp_path: Path
+) -> None:
+    arguments = ["--quick", "--images", "64", "--kinds", "small", "small", "--ways", "ffcv", "--cores", "1"]
+    folders = ["--corpus", str(files.folder.parent), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.loader", *arguments, *folders])
+    assert program.main() == 1
+    shown = capsys.readouterr().out
+    assert shown.count("| FFCV | not measured: ") == 1
+    assert shown.splitlines()[-2:] == ["ratio_to_limit=not measured", "ratio_to_best_peer=not measured (None; small)"]
+    assert "| FFCV | not measured: " in (tmp_path / "loader.md").read_text()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.loader", "--results", "/proc/self"])
+    assert program.main() == 2
+    ended = capsys.readouterr()
+    assert not ended.out
+    assert ended.err == (
+        "benchmarks.loader: error: nothing can be written to /proc/self: give another folder with --results\n"
+    )
+
+
+def test_files_that_are_not_finished_do_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(kind: corpus.Kind, number: int) -> Image.Image:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        corpus.make(SMALL, 64, tmp_path, 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_best_settings_are_kept_and_found(tmp_path: Path) -> None:

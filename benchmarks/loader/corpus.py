@@ -96,8 +96,6 @@ def make(kind: Kind, images: int, root: Path, threads: int) -> Corpus:
     if folder.is_dir():
         return corpus
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    for number in range(10):
-        (unfinished / "images" / f"class-{number}").mkdir(parents=True)
 
     def write(number: int) -> npt.NDArray[np.float32]:
         path = unfinished / "images" / f"class-{number * 10 // files}" / f"{number:05d}.{kind.suffix}"
@@ -107,12 +105,18 @@ def make(kind: Kind, images: int, root: Path, threads: int) -> Corpus:
         one: npt.NDArray[np.float32] = fingerprints(np.asarray(shrunk)[None])[0]
         return one
 
-    with ThreadPoolExecutor(threads) as pool:
-        np.save(unfinished / "fingerprints.npy", np.stack(list(pool.map(write, range(files)))))
     try:
-        unfinished.rename(folder)
-    except OSError:  # another run was faster, with the same files
-        shutil.rmtree(unfinished)
+        for number in range(10):
+            (unfinished / "images" / f"class-{number}").mkdir(parents=True)
+        with ThreadPoolExecutor(threads) as pool:
+            np.save(unfinished / "fingerprints.npy", np.stack(list(pool.map(write, range(files)))))
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run was faster, with the same files
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return corpus
 
 

@@ -37,8 +37,9 @@ class Outcome:
 
     @property
     def others(self) -> float:
-        """The part of the cores that other programs took in the median round."""
-        return statistics.median(one.others for rounds in self.rounds.values() for one in rounds)
+        """The part of the cores that other programs took in the median round; 0 if nothing was measured."""
+        parts = [one.others for rounds in self.rounds.values() for one in rounds]
+        return statistics.median(parts) if parts else 0.0
 
     def ratio(self, name: str, to: str) -> float | None:
         """Median over the rounds of one rate to another; None if one of the two was not measured."""
@@ -130,7 +131,7 @@ def _number(ratio: float | None) -> str:
 def document(outcomes: list[Outcome], facts: dict[str, Any], plot_file: str | None) -> str:
     """The whole report, in Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    rounds = max(len(values) for one in outcomes for values in one.rounds.values())
+    rounds = max((len(values) for one in outcomes for values in one.rounds.values()), default=0)
     made = (
         f"Written by `{facts['command']}` on {facts['date']}, at commit {facts['commit']}. Medians of {rounds} "
         "interleaved rounds (png and gray: of 3 at most); a ratio is the median of the rounds' ratios. "

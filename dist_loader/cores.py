@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dist_loader.world import World
+from dist_loader.errors import ConfigError
+from dist_loader.world import World
 
 
 def reading_threads(world: World) -> int:
     """A thread for each core that is this rank's own, at least one."""
-    here = Path("/")
-    return threads_for(
-        os.sched_getaffinity(0), cpuset(here) or set(range(os.cpu_count() or 1)), cpu_quota(here), world.local_size
-    )
+    here, affinity = Path("/"), os.sched_getaffinity(0)
+    allowed = cpuset(here) or set(range(os.cpu_count() or 1))
+    if world.local_size > 1 and affinity <= (launcher := launchers_cores(world)):
+        # `taskset -c 0-7 mpirun -np 4 ...` binds all ranks together, and none to its own part.
+        allowed = allowed & launcher
+    return threads_for(affinity, allowed, cpu_quota(here), world.local_size)
+
+
+def launchers_cores(world: World) -> set[int]:
+    """Numbers of the cores of the process that started this rank, maybe by a script; none if it is not to be found."""
+    process = os.getppid()
+    try:
+        while process and _is_rank(process, world):
+            status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+            process = int(status.rpartition(")")[2].split()[1])
+        return os.sched_getaffinity(process) if process else set()
+    except OSError:  # it has ended
+        return set()
+
+
+def _is_rank(process: int, world: World) -> bool:
+    """Whether a process has the variables of a rank: a script around it has them, a launcher has not."""
+    try:
+        lines = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        return World.detect(dict(os.fsdecode(line).split("=", 1) for line in lines if b"=" in line)) == world
+    except (OSError, ConfigError):  # of another user, or of no rank
+        return False
 
 
 def threads_for(affinity: set[int], allowed: set[int], quota: float | None, ranks: int) -> int:
@@ -23,7 +45,7 @@ def threads_for(affinity: set[int], allowed: set[int], quota: float | None, rank
 
     Args:
         affinity: numbers of the cores that this process may run on.
-        allowed: of the cores that the container, or the host, has.
+        allowed: of the cores that the container, or the host, has, and that the launcher may run on.
         quota: how many cores' time the container may use; None: no limit.
         ranks: processes that share it.
     """

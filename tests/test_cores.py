@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from dist_loader import cores
 from dist_loader.cores import cpu_quota, cpuset, reading_threads, threads_for
 from dist_loader.world import World
 
@@ -29,6 +33,35 @@ ALL = set(range(64))
 )
 def test_ranks_share_the_cores(affinity: set, allowed: set, quota: float | None, ranks: int, threads: int) -> None:
     assert threads_for(affinity, allowed, quota, ranks) == threads
+
+
+@pytest.mark.parametrize(
+    ("rank", "launcher", "threads"),
+    [
+        (set(range(8)), ALL, 8),  # bound by the launcher
+        (set(range(8)), set(range(8)), 2),  # taskset -c 0-7 mpirun -np 4 --bind-to none
+        ({2, 3}, set(range(8)), 2),  # taskset -c 0-7 mpirun -np 4 --bind-to core
+        (set(range(8)), {60, 61}, 8),  # Slurm's daemon may have cores of its own
+    ],
+)
+def test_ranks_that_are_bound_together_share(
+    monkeypatch: pytest.MonkeyPatch, rank: set, launcher: set, threads: int
+) -> None:
+    monkeypatch.setattr(cores, "cpuset", lambda root: ALL)
+    monkeypatch.setattr(cores, "cpu_quota", lambda root: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: launcher if process else rank)
+    assert reading_threads(World(1, 4, 1, 4)) == threads
+
+
+def test_the_launcher_is_found_behind_a_script_that_binds_the_rank() -> None:
+    all_cores = os.sched_getaffinity(0)
+    bind = f"import os, sys; os.sched_setaffinity(0, [{min(all_cores)}]); "
+    code = "import os; from dist_loader.cores import *; print(launchers_cores(World.detect()), os.sched_getaffinity(0))"
+    script = f"{bind}import subprocess; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
+    place = {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{all_cores} { {min(all_cores)} }\n"
 
 
 def write(root: Path, **files: str) -> Path:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
+import keras
+import numpy as np
+import pytest
+
+from dist_loader import ReaderSequence, init
 from dist_loader.training.bound import Waits, what_bounds
 
 # 1,000 images trained in 10 s; each took 30 ms of one of two threads.
-WAITS = Waits(3, 10, 7.5, reading=1, decoding=29, ring_full=0, samples=1000, trained=1000, threads=2, requests=2)
+WAITS = Waits(3, 10, 7.5, 7.5, reading=1, decoding=29, ring_full=0, samples=1000, trained=1000, threads=2, requests=2)
 
 
 def test_the_threads_that_would_feed_the_device() -> None:
@@ -28,8 +34,55 @@ def test_far_away_files_want_requests_and_not_threads() -> None:
     far = replace(WAITS, reading=60, decoding=2, requests=8)
     assert "; 25 requests at once would feed this device (it has 8)" in what_bounds(far)
     assert "would feed" not in what_bounds(replace(far, requests=32))
+    slower_to_decode = replace(WAITS, reading=60, decoding=29, requests=32)  # of each thread 14.5 s, of each request 2
+    assert "29 ms of decoding" in what_bounds(slower_to_decode)
+    assert "; 12 threads would feed this device (it has 2)" in what_bounds(slower_to_decode)
     slow_to_decode = what_bounds(replace(WAITS, reading=1, decoding=29, requests=32))
     assert "; 12 threads would feed this device (it has 2)" in slow_to_decode
+
+
+def test_batches_that_were_ready_want_no_threads() -> None:
+    assert what_bounds(replace(WAITS, late=1.5)) == (
+        "input-bound: rank 3 waited for input 75% of the time, 6 of 7.5 s for TensorFlow to take batches that were "
+        "ready; longer epochs or larger batches are taken less often"
+    )
+
+
+def test_samples_that_are_no_images_are_not_called_so() -> None:
+    assert "29 ms of decoding for each of its samples" in what_bounds(WAITS, "samples")
+
+
+class Numbers:
+    """Samples that each take some seconds to be read."""
+
+    samples, fingerprint, shape, dtype = 64, "numbers", (4,), np.float32
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def name(self, number: int) -> str:
+        return str(number)
+
+    def read(self, numbers: np.ndarray, epoch: int, out: np.ndarray) -> float:
+        for place in out:
+            time.sleep(self._seconds)
+            place[...] = 0
+        return len(numbers) * self._seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch", "words"),
+    [(0.005, 8, "ms of reading for each of its samples; "), (0, 32, "were ready; longer epochs")],
+)
+def test_a_training_tells_slow_reading_from_short_epochs(seconds: float, batch: int, words: str) -> None:
+    strategy = init()
+    train = ReaderSequence(Numbers(seconds), batch, y=np.zeros(64), threads=2, strategy=strategy)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    summary = strategy.fit(model, train, epochs=5, verbose=0).summary
+    (waits,) = summary.waits
+    assert 0 <= waits.late <= waits.input <= waits.seconds
+    assert words in summary.bound
 
 
 def test_a_device_that_hardly_waits_is_the_bound() -> None:

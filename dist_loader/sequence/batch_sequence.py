@@ -171,7 +171,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         self._trial = False
         self._first: tuple[int, int, Any] | None = None  # an epoch's, a step's batch that was looked at, not delivered
         self._start = (0, 0)
-        self._delivered = array("d")
+        self._drawn, self._delivered = array("d"), array("d")  # when each of the latest pass's batches was
         self._delivered_from = 0
         self._draws = Draws()
         weakref.finalize(self, self._draws.end)
@@ -352,15 +352,21 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         varies = self._batches.varies and array.ndim > 1
         return (array.shape[0], None, *array.shape[2:]) if varies else array.shape
 
-    def waited(self, step: int, asked: float, now: float) -> float:
-        """Seconds that a step of the latest pass waited for its batch to be handed to Keras.
+    def waited(self, first: int, last: int, asked: float, now: float) -> tuple[float, float]:
+        """Seconds that steps of the latest pass waited until Keras had their batches, and of these, for the loader.
+
+        The rest went by before TensorFlow drew the batches.
 
         Args:
-            step: which.
-            asked: when Keras asked for the batch, in seconds of `time.monotonic`.
-            now: when the step was done.
+            first: of the steps, which were done at once.
+            last: of them.
+            asked: when Keras asked for their batches, in seconds of `time.monotonic`.
+            now: when they were done.
         """
-        return max(0.0, min(now, self.delivered_at(step)) - asked)
+        until = min(now, self.delivered_at(last))
+        draws = [(self._drawn[step - self._delivered_from], self.delivered_at(step)) for step in range(first, last + 1)]
+        late = sum(max(0.0, min(until, delivered) - max(asked, drawn)) for drawn, delivered in draws)
+        return max(0.0, until - asked), late
 
     def delivered_at(self, step: int) -> float:
         """When the batch of a step of the latest pass was handed to Keras, in seconds of `time.monotonic`."""
@@ -384,8 +390,8 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         started last goes on, and the batch that was looked at is not read twice.
         """
         epoch, this_pass = self._epoch, object()
-        first, delivered = self.first_step(epoch), array("d")
-        self._pass, self._delivered, self._delivered_from = this_pass, delivered, first
+        first, drawn, delivered = self.first_step(epoch), array("d"), array("d")
+        self._pass, self._drawn, self._delivered, self._delivered_from = this_pass, drawn, delivered, first
         try:
             if self._trial:
                 if self._first is None:
@@ -395,6 +401,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
             for step in range(first, len(self)):
                 if self._pass is not this_pass:
                     return
+                drawn.append(time.monotonic())
                 seen, self._first = self._first, None
                 batch = seen[2] if seen is not None and seen[:2] == (epoch, step) else self[step]
                 delivered.append(time.monotonic())

@@ -394,10 +394,10 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         """Divide a device's part of the global batch into so many slices; what is in a batch stays as it is."""
         self.plan = self.plan.in_slices(slices)
 
-    def waited(self, step: int, asked: float, now: float) -> float:
-        """Seconds that the steps since the last call were waited for."""
+    def waited(self, first: int, last: int, asked: float, now: float) -> tuple[float, float]:
+        """Seconds that the steps since the last call were waited for, for they were not ready."""
         found, self._waited = self._waited, 0.0
-        return found
+        return found, found
 
     def waits_for(self, step: int) -> str | None:
         """What the step that is waited for lacks on this rank; None if it lacks nothing here."""

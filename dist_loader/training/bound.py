@@ -16,7 +16,8 @@ class Waits:
     Attributes:
         rank: which.
         seconds: of training, without validation and without the first step.
-        input: of these, waiting for the loader.
+        input: of these, waiting for input.
+        late: of these, until the loader had it; in the rest TensorFlow took what was ready.
         reading: of all threads together, fetching files.
         decoding: of all threads together, decoding and resizing.
         ring_full: in which the loader had nothing to do, since the host batch was full.
@@ -29,6 +30,7 @@ class Waits:
     rank: int
     seconds: float
     input: float
+    late: float
     reading: float
     decoding: float
     ring_full: float
@@ -44,8 +46,8 @@ class Waits:
 
     @property
     def fetches(self) -> bool:
-        """Whether reading takes longer than decoding."""
-        return self.reading > self.decoding
+        """Whether reading takes longer than decoding, with as many at it as there are for each."""
+        return self.reading / self.requests > self.decoding / self.threads
 
     @property
     def device(self) -> float:
@@ -61,15 +63,23 @@ class Waits:
         return {**asdict(self), "device": self.device}
 
 
-def what_bounds(waits: Waits) -> str:
-    """One sentence: what bounds the job, with what was measured."""
+def what_bounds(waits: Waits, unit: str = "images") -> str:
+    """One sentence: what bounds the job, with what was measured.
+
+    Args:
+        waits: of the rank that waited most.
+        unit: what samples are called.
+    """
     if waits.input_fraction < _WAITS_FOR_INPUT or not waits.samples:
         return f"device-bound: rank {waits.rank} waited for input {waits.input_fraction:.1%} of the time"
+    waited = f"rank {waits.rank} waited for input {waits.input_fraction:.0%} of the time"
+    if waits.late < waits.input / 2:
+        taking = f"{waits.input - waits.late:.2g} of {waits.input:.2g} s for TensorFlow to take batches that were ready"
+        return f"input-bound: {waited}, {taking}; longer epochs or larger batches are taken less often"
     part, seconds = ("reading", waits.reading) if waits.fetches else ("decoding", waits.decoding)
     each = 1e3 * seconds / waits.samples
     shown = f"{each:.0f}" if each >= 10 else f"{each:.2g}"
-    waited = f"rank {waits.rank} waited for input {waits.input_fraction:.0%} of the time"
-    return f"input-bound: {waited}, {shown} ms of {part} for each of its images{_cure(waits)}"
+    return f"input-bound: {waited}, {shown} ms of {part} for each of its {unit}{_cure(waits)}"
 
 
 def _cure(waits: Waits) -> str:

@@ -18,7 +18,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
     The first step of a training is left out of the measurement, for in it TensorFlow compiles.
 
     A step waited for input from when Keras asked for its batch until the sequence handed it over, if it was not
-    handed over before.
+    handed over before. It was late as far as the sequence had been asked for it in that time.
     """
 
     def __init__(self, train: Feed, valid: Feed | None) -> None:
@@ -28,6 +28,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
         self.unit = train.unit
         self.seconds = 0.0
         self.waited = 0.0
+        self.late = 0.0
         self.samples = 0
         self.trained_samples = 0
         self._warm = False
@@ -44,6 +45,7 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
             rank=rank,
             seconds=self.seconds,
             input=self.waited,
+            late=self.late,
             reading=times.fetching,
             decoding=times.decoding,
             ring_full=times.ring_full,
@@ -81,10 +83,11 @@ class InputClock(keras.callbacks.Callback):  # type: ignore[misc]
         done = min(batch + 1, self._train.steps_in(self._epoch) or batch + 1)
         # `batch` is the last of several under steps_per_execution
         samples = sum(self._train.real_samples(self._epoch, step) for step in range(self._steps_done, done))
-        waited = self._train.waited(done - 1, self._asked, now)
+        waited, late = self._train.waited(self._steps_done, done - 1, self._asked, now)
         if self._warm:
             self.seconds += now - self._step_ended
             self.waited += waited
+            self.late += late
             self.samples += samples
         self.trained_samples += samples
         self._warm = True

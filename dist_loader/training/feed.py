@@ -87,13 +87,14 @@ class Feed(Protocol):
     def reading_times(self) -> ReadingTimes:
         """Where the time of the reading threads went."""
 
-    def waited(self, step: int, asked: float, now: float) -> float:
-        """Seconds that a step waited for input.
+    def waited(self, first: int, last: int, asked: float, now: float) -> tuple[float, float]:
+        """Seconds that steps waited for input, and of these, in which it was not ready.
 
         Args:
-            step: the last of those that were done at once.
-            asked: when Keras asked for its batch, in seconds of `time.monotonic`.
-            now: when it was done.
+            first: of the steps, which were done at once.
+            last: of them.
+            asked: when Keras asked for their batches, in seconds of `time.monotonic`.
+            now: when they were done.
         """
 
     def waits_for(self, step: int) -> str | None:

@@ -221,7 +221,7 @@ def _summary(
         learning_rate=described(model.optimizer),
         images_per_second=clock.images_per_second,
         input_wait_fraction=most.input_fraction if clock.images_per_second is not None else None,
-        bound=what_bounds(most) if clock.images_per_second is not None else None,
+        bound=what_bounds(most, train.unit) if clock.images_per_second is not None else None,
         waits=tuple(waits),
         bad_samples=bad_samples_of_all(devices, [train] if valid is None else [train, valid]),
         seconds=seconds,

@@ -41,6 +41,19 @@ def test_far_away_files_want_requests_and_not_threads() -> None:
     assert "; 12 threads would feed this device (it has 2)" in slow_to_decode
 
 
+def test_a_stream_that_is_drawn_too_slowly_wants_no_threads() -> None:
+    stream = replace(WAITS, reading=9, decoding=1, requests=0)
+    assert what_bounds(stream, "samples").endswith(
+        "9 ms of reading for each of its samples; one thread draws a stream, what several can do belongs into map"
+    )
+    assert "; 12 threads would feed this device (it has 2)" in what_bounds(replace(stream, decoding=29))
+
+
+def test_fewer_requests_than_threads_are_what_there_is_too_little_of() -> None:
+    few = replace(WAITS, reading=25, decoding=4, requests=4, threads=8)
+    assert "; 12 requests at once would feed this device (it has 4)" in what_bounds(few)
+
+
 def test_batches_that_were_ready_want_no_threads() -> None:
     assert what_bounds(replace(WAITS, late=1.5)) == (
         "input-bound: rank 3 waited for input 75% of the time, 6 of 7.5 s for TensorFlow to take batches that were "

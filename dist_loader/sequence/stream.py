@@ -144,7 +144,7 @@ class StreamSequence(DataAdapter):  # type: ignore[misc]
         self.plan = division if global_batch is None else division.with_global_batch(global_batch)
         self.host_batch = host_batch
         self.threads = reading_threads(self.world) if threads is None else at_least_one("threads", threads)
-        self.requests = self.threads
+        self.requests = 0  # items are drawn one after the other, by one thread
         self.failure: Exception | None = None
         number = next(_numbers[self.world])
         self._bad = BadItems(self._source, self.world, number, map, on_bad, bad_budget, bad_file)

@@ -24,7 +24,8 @@ class Waits:
         samples: read, for `reading` and `decoding`.
         trained: samples trained on in `seconds`, one that is gone over several times counted once.
         threads: that decode.
-        requests: files asked for at the same time; for files of this machine as many as threads.
+        requests: files asked for at the same time; for files of this machine as many as threads; 0: a stream, drawn by
+            one thread.
     """
 
     rank: int
@@ -47,7 +48,7 @@ class Waits:
     @property
     def fetches(self) -> bool:
         """Whether reading takes longer than decoding, with as many at it as there are for each."""
-        return self.reading / self.requests > self.decoding / self.threads
+        return self.reading / max(1, self.requests) > self.decoding / self.threads
 
     @property
     def device(self) -> float:
@@ -84,10 +85,12 @@ def what_bounds(waits: Waits, unit: str = "images") -> str:
 
 def _cure(waits: Waits) -> str:
     """How many threads or requests keep up with the device, if that is more than there are."""
-    remote = waits.requests > waits.threads
-    if remote and waits.fetches:
+    if waits.requests == 0 and waits.fetches:
+        return "; one thread draws a stream, what several can do belongs into map"
+    local = waits.requests == waits.threads
+    if not local and (waits.fetches or 0 < waits.requests < waits.threads):
         busy, has, what = waits.reading + waits.decoding, waits.requests, "requests at once"
     else:
-        busy, has, what = waits.decoding + (0 if remote else waits.reading), waits.threads, "threads"
+        busy, has, what = waits.decoding + (waits.reading if local else 0), waits.threads, "threads"
     needed = math.ceil(busy / waits.samples * waits.trained / waits.device) if waits.device else 0
     return f"; {needed} {what} would feed this device (it has {has})" if needed > has else ""

@@ -271,14 +271,15 @@ class Pipeline:
         while (work := self._parts.get()) is not None:
             batch, part, place = work
             self._at_work[this_thread] = batch
-            started, waited, fetching, read, failure = time.perf_counter(), self._waited(), 0.0, 0, None
+            started, waited, fetched, read, failure = time.perf_counter(), self._waited(), self._fetched(), 0, None
+            taken: float | None = None
             try:
                 if not batch.abandoned and place is batch.place:
                     taken = self._reader.read(place.numbers[part], batch.epoch, rows(place.arrays, part))
-                    fetching = taken or 0.0
                     read = len(batch.numbers[part])
             except Exception as error:  # noqa: BLE001 (for the one who asks for this batch)
                 failure = error
+            fetching = max(taken or 0.0, self._fetched() - fetched)
             decoding = time.perf_counter() - started - fetching - (self._waited() - waited)
             with self._changed:
                 if self._at_work.pop(this_thread, None) is None:
@@ -299,6 +300,10 @@ class Pipeline:
     def _waited(self) -> float:
         """Seconds that this thread has waited for its turn to decode."""
         return 0.0 if self._clock is None else self._clock.waited()
+
+    def _fetched(self) -> float:
+        """Seconds that this thread has fetched files, also those that it could not have."""
+        return 0.0 if self._clock is None else self._clock.fetched()
 
     def close(self) -> None:
         """Stop all threads, and let go who waits for a batch. A read that has begun is waited for, but not for ever."""

@@ -25,7 +25,7 @@ class DecodeClock:
     def __init__(self, source: Source, limit: float) -> None:
         self.limit = limit
         self._inner = source
-        self._own = threading.local()  # the path that a thread reads, and how long it has waited
+        self._own = threading.local()  # the path that a thread reads, and how long it has fetched and waited
         self._began: dict[int, tuple[float, str]] = {}  # by thread; whoever removes an entry leaves `decoding`
         self._too_long: set[str] = set()
         self.source = replace(source, read=self._read, decoding=self)
@@ -34,7 +34,15 @@ class DecodeClock:
         if path in self._too_long:
             raise TimeoutError(errno.ETIMEDOUT, f"it took longer than {self.limit:g} s to decode")
         self._own.path = path
-        return self._inner.read(path)
+        began = time.perf_counter()
+        try:
+            return self._inner.read(path)
+        finally:
+            self._own.fetched = self.fetched() + time.perf_counter() - began
+
+    def fetched(self) -> float:
+        """Seconds that this thread has fetched files, in all, those that could not be had included."""
+        return getattr(self._own, "fetched", 0.0)
 
     def waited(self) -> float:
         """Seconds that this thread has waited for its turn to decode, in all."""

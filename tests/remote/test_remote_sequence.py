@@ -67,6 +67,18 @@ def test_waiting_for_a_turn_to_decode_is_not_taken_for_decoding(site: Site) -> N
     sequence.close()
 
 
+def test_a_file_that_did_not_come_was_waited_for_and_not_decoded(site: Site) -> None:
+    index = put_images(site, 16)
+    site.faults["/007.png"] = ["silent"]
+    sequence = sequence_of(index, timeout=2.0, on_bad="replace")
+    sequence.read_ahead_to(1)
+    sequence[0]
+    times = sequence.reading_times()
+    assert times.samples == 16
+    assert times.fetching > 0.9 > times.decoding
+    sequence.close()
+
+
 @pytest.mark.parametrize("fault", [404, "silent"])
 def test_a_file_that_does_not_come_is_an_error_with_its_address_and_in_time(site: Site, fault: int | str) -> None:
     index = put_images(site, 16)

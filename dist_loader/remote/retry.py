@@ -21,6 +21,12 @@ _BUSY_NUMBERS = {errno.EBUSY, errno.EREMOTEIO}  # s3fs's words for 503 and 500
 _ON_THE_WAY = {
     "aiohttp.client_exceptions.ClientError",
     "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.EndpointConnectionError",
+    "botocore.exceptions.ConnectTimeoutError",
+    "botocore.exceptions.ProxyConnectionError",
+    "botocore.exceptions.IncompleteReadError",
+    "botocore.exceptions.ChecksumError",
+    "botocore.exceptions.FlexibleChecksumError",
     "google.auth.exceptions.TransportError",
     "requests.exceptions.ConnectionError",
     "requests.exceptions.Timeout",

@@ -1,6 +1,6 @@
 """From paths to uint8 batches: ours, its peers and the limit, side by side. See benchmarks/README.md.
 
-python -m benchmarks.loader          about a quarter of an hour on 2 cores
+python -m benchmarks.loader          about half an hour on 2 cores
 python -m benchmarks.loader --quick  a minute: does everything still run?
 python -m benchmarks.loader --tune   only looks for every way's best settings, which the others use
 """
@@ -25,7 +25,7 @@ from dist_loader.world import World
 RESULTS = Path(__file__).parents[1] / "results"
 _QUICK = ("limit", "ours", "ours_fit", "tf_data", "py_dataset")  # modules that need no more than TensorFlow and OpenCV
 _QUICK_KINDS = ("small", "png")
-_FEWER = ("png", "gray")  # kinds that get three rounds at most
+_FEWER = ("large", "png", "gray")  # kinds that get three rounds at most
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     """Make the files, measure, report."""
     cores = sorted(os.sched_getaffinity(0))[: args.cores]
-    images = args.images or (128 if args.quick else 512 * max(2, len(cores)))
+    images = args.images or (128 if args.quick else max(4096, 512 * len(cores)))
     results: Path = args.results or (args.corpus / "quick" if args.quick else RESULTS)
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
@@ -134,12 +134,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help="write results/loader_tuning.json anew, and no more")
     mine = reading_threads(World(0, 1, 0, 1))
     parser.add_argument(
-        "--images", type=_above_zero, help="small files; by default 512 for each core, and 1024 at least"
+        "--images",
+        type=_above_zero,
+        help="small files; a quarter as many are large, and PNG, half as many gray (by default 4096, or 512 for each core)",
     )
     parser.add_argument(
         "--rounds",
         type=_above_zero,
-        help="that count, by default 5, or 1 with --quick; png and gray have three at most",
+        help="that count, by default 5, or 1 with --quick; the other kinds than small have three at most",
     )
     parser.add_argument(
         "--cores",

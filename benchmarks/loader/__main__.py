@@ -136,7 +136,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--images",
         type=_above_zero,
-        help="small files; a quarter as many are large, and PNG, half as many gray (by default 4096, or 512 for each core)",
+        help="small files, a quarter as many large and PNG, half as many gray (by default 4096, or 512 for each core)",
     )
     parser.add_argument(
         "--rounds",

@@ -29,7 +29,7 @@ _ZIGZAG = np.array(
 )
 
 
-def softer_tables(tables: Iterable[Piece], down: float, across: float) -> list[Piece] | None:
+def softer_tables(tables: tuple[Piece, ...], down: float, across: float) -> list[Piece] | None:
     """The tables with which a file's image has none of the detail that is lost when it shrinks so many times.
 
     Args:
@@ -41,10 +41,14 @@ def softer_tables(tables: Iterable[Piece], down: float, across: float) -> list[P
         What to write into the file's content. None if its tables do not allow that: there are none, or they are too
         fine, or of 16 bits.
     """
-    scales = round(_STEPS * down), round(_STEPS * across)
+    return _softer_tables(tables, round(_STEPS * down), round(_STEPS * across))
+
+
+@lru_cache(1024)
+def _softer_tables(tables: tuple[Piece, ...], down: int, across: int) -> list[Piece] | None:
     softer = []
     for at, table in tables:
-        entries = _softer(table, *scales)
+        entries = _softer(table, down, across)
         if entries is None:
             return None
         softer.append((at, entries))
@@ -57,7 +61,6 @@ def write_tables(content: memoryview, tables: Iterable[Piece]) -> None:
         content[at : at + len(table)] = table
 
 
-@lru_cache(1024)
 def _softer(tables: bytes, down: int, across: int) -> bytes | None:
     """The content of a segment of tables, each a byte that says which one and of how many bits, and its entries."""
     softer = []

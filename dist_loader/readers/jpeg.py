@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -48,8 +47,8 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
     if data[:3] != _START:
         return False
     try:
-        header = header_of(data)
-        stored_height, stored_width, components = header.size or _asked_size(data)
+        header, size = header_of(data)
+        stored_height, stored_width, components = size or _asked_size(data)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
         if not header.one_scan:
@@ -61,7 +60,7 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
         lies = orientation >= 5
         upright = (stored_width, stored_height) if lies else (stored_height, stored_width)
         box = box_of(*upright)
-        scale, shrinks, soft = _approach(header, box[2], box[3], lies, out.shape, resize)
+        scale, shrinks, soft = _approach(header, *box[2:], lies, out.shape, resize)
         # Gray becomes three colors after it was resized.
         small = out if out.shape[2] == 1 or components != 1 else np.empty((*out.shape[:2], 1), np.uint8)
         least_height, least_width = -(-stored_height // scale), -(-stored_width // scale)
@@ -106,7 +105,6 @@ def _asked_size(data: Content) -> tuple[int, int, int]:
     return height, width, {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colors, 3)
 
 
-@lru_cache(1024)
 def _approach(
     header: Header, height: int, width: int, lies: bool, shape: tuple[int, ...], resize: Resize
 ) -> tuple[int, bool, list[Piece] | None]:
@@ -119,11 +117,12 @@ def _approach(
     if resize == "nearest":  # that takes the file's own pixels
         return 1, False, None
     cover = 1 if resize == "bilinear" else 2  # area takes whole pixels, of which there must be enough
-    fitting = (
-        by for by in _REDUCTIONS if _reduced(height, by) >= cover * shape[0] and _reduced(width, by) >= cover * shape[1]
-    )
-    scale = next(fitting, 1)
     down, across = height / shape[0], width / shape[1]
+    scale = 1
+    for by in _REDUCTIONS:
+        if _reduced(height, by) >= cover * shape[0] and _reduced(width, by) >= cover * shape[1]:
+            scale = by
+            break
     shrinks = resize == "bilinear" and min(down, across) >= SMOOTHED_FROM
     soft = None
     if resize == "bilinear" and scale == 1 and 1 < max(down, across) <= _DAMPED_TO:
@@ -136,6 +135,8 @@ def _lying(box: Box, height: int, width: int, orientation: int) -> Box:
 
     There it is cut out, for what is reduced begins with a whole pixel, and may end with one that is hardly there.
     """
+    if orientation == 1:
+        return box
     top, left, rows, columns = box
     flip = _FLIPS.get(orientation)
     if flip in (0, -1):

@@ -22,7 +22,7 @@ def encoded(image, quality=90, **options):
 
 def damped(data, down, across):
     """The file with softer tables; None if it has none."""
-    own = header_of(data).tables
+    own = header_of(data)[0].tables
     soft = softer_tables(own, down, across)
     if soft is None:
         return None
@@ -66,7 +66,7 @@ def test_fine_and_odd_tables_are_left_alone():
     fine = encoded(photo(64, 64), quality=100)
     assert damped(fine, 2, 2) is None
     data = encoded(photo(64, 64).convert("L"))
-    at, table = header_of(data).tables[0]
+    at, table = header_of(data)[0].tables[0]
     end = at + len(table)
     wide = b"".join(entry.to_bytes(2, "big") for entry in table[1:])
     of_16_bits = data[: at - 2] + (131).to_bytes(2, "big") + b"\x10" + wide + data[end:]

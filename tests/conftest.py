@@ -58,10 +58,12 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Index]
 
 @pytest.fixture
 def threads() -> Iterator[Callable[[], list[str]]]:
-    """Names of the threads that dist_loader runs now. None may be left at the end of the test."""
+    """Names of the threads that dist_loader runs since the test began. None may be left at its end."""
+    before = set(threading.enumerate())
 
     def running() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("dist_loader")]
+        begun = set(threading.enumerate()) - before
+        return [thread.name for thread in begun if thread.name.startswith("dist_loader")]
 
     yield running
     deadline = time.monotonic() + 10

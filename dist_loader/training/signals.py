@@ -50,6 +50,7 @@ class Signals:
         self.received: int | None = None
         self._grace = min(grace, _LONGEST_GRACE)
         self._clean = clean
+        self._watched = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -58,6 +59,7 @@ class Signals:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         threading.Thread(target=self._watch, name="dist_loader-signals", daemon=True).start()
+        self._watched = True
         self._fd_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for signum in _SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
@@ -67,7 +69,7 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._before or (self.received is not None and not _goes_on_after()):
+        if not self._watched or (self.received is not None and not _goes_on_after()):
             return
         for signum, handler in self._before.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]  # what `signal` returned

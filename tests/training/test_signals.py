@@ -28,7 +28,7 @@ def test_a_program_is_ended_after_the_grace_period_and_a_notebook_is_not(
     monkeypatch.delattr(sys, "ps1", raising=False)
     if interactive:
         monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    before = signal.getsignal(signal.SIGINT)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         with signals.Signals(grace, clean=lambda: None) as watched:
             os.kill(os.getpid(), signal.SIGINT)
@@ -36,7 +36,23 @@ def test_a_program_is_ended_after_the_grace_period_and_a_notebook_is_not(
                 time.sleep(0.01)
         time.sleep(0.4)
         assert ended == ([130] if grace < 1 and not interactive else [])
-        assert (signal.getsignal(signal.SIGINT) is before) == interactive
+        assert (signal.getsignal(signal.SIGINT) is before[signal.SIGINT]) == interactive
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
         signal.set_wakeup_fd(-1)
+
+
+def test_under_nohup_no_thread_is_left() -> None:
+    signums = (signal.SIGINT, signal.SIGTERM)
+    before, running = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signums}, threading.active_count()
+    try:
+        with signals.Signals(1.0, clean=lambda: None):
+            assert threading.active_count() == running + 1
+        deadline = time.monotonic() + 10
+        while threading.active_count() > running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() == running
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

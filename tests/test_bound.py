@@ -44,7 +44,7 @@ def test_far_away_files_want_requests_and_not_threads() -> None:
 def test_a_stream_that_is_drawn_too_slowly_wants_no_threads() -> None:
     stream = replace(WAITS, reading=9, decoding=1, requests=0)
     assert what_bounds(stream, "samples").endswith(
-        "9 ms of reading for each of its samples; one thread draws a stream, what several can do belongs into map"
+        "9 ms of reading for each of its samples; one thread draws a stream, what several can do belongs in map"
     )
     assert "; 12 threads would feed this device (it has 2)" in what_bounds(replace(stream, decoding=29))
 

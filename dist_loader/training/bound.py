@@ -86,7 +86,7 @@ def what_bounds(waits: Waits, unit: str = "images") -> str:
 def _cure(waits: Waits) -> str:
     """How many threads or requests keep up with the device, if that is more than there are."""
     if waits.requests == 0 and waits.fetches:
-        return "; one thread draws a stream, what several can do belongs into map"
+        return "; one thread draws a stream, what several can do belongs in map"
     local = waits.requests == waits.threads
     if not local and (waits.fetches or 0 < waits.requests < waits.threads):
         busy, has, what = waits.reading + waits.decoding, waits.requests, "requests at once"

@@ -235,3 +235,13 @@ def _whole_number(name: str, value: object, at_least: int | None = None) -> int:
     if at_least is not None and value < at_least:
         raise ConfigError(f"{name} must be at least {at_least}, not {value}")
     return int(value)
+
+
+def refuse_passes(what: str, passes: int) -> None:
+    """Raise if an epoch goes over its samples several times, for what counts each of them.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if passes > 1:
+        raise ConfigError(f"{what} needs every sample once; make the sequence without host_passes={passes}")

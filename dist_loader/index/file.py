@@ -60,14 +60,12 @@ class Opened(NamedTuple):
     Attributes:
         header: the caller's own.
         arrays: by name, read-only, in mapped memory.
-        memory: that memory.
         starts: where each array begins in the file.
         file: the file.
     """
 
     header: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
-    memory: mmap.mmap
     starts: dict[str, int]
     file: OpenFile
 
@@ -173,7 +171,7 @@ def read(path: Path) -> Opened:
         raise _bad(path, f"it must be {end:,} bytes long and has {len(memory):,}")
     starts = {name: first + place.start for name, place in places.items()}
     arrays = {name: np.frombuffer(memory, at.dtype, at.elements, starts[name]) for name, at in places.items()}
-    return Opened(header, arrays, memory, starts, file)
+    return Opened(header, arrays, starts, file)
 
 
 class _Place(NamedTuple):

@@ -51,8 +51,7 @@ def read_jpeg(data: Content, box_of: Callable[[int, int], Box], resize: Resize, 
         stored_height, stored_width, components = size or _asked_size(data)
         if Image.MAX_IMAGE_PIXELS is not None and stored_height * stored_width > Image.MAX_IMAGE_PIXELS:
             return False  # Pillow decides whether it is a decompression bomb
-        if not header.one_scan:
-            raise_if_scans_are_missing(data, header)
+        raise_if_scans_are_missing(data, header)
         if components == 4:
             simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # at 1/8: is it whole? Pillow does not ask
             return False

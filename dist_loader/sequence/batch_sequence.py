@@ -22,7 +22,7 @@ from dist_loader.cores import reading_threads
 from dist_loader.draws import Draws, as_dataset
 from dist_loader.errors import ConfigError
 from dist_loader.keras_calls import builds_model, refuse_unsynchronised_fit, refuse_what_keras_would_ignore
-from dist_loader.plan import Plan, Remainder
+from dist_loader.plan import Plan, Remainder, refuse_passes
 from dist_loader.sequence.augment import Augment, augmented
 from dist_loader.sequence.balance import BalancedOrder, Shares
 from dist_loader.sequence.batches import Batches, HostBatch
@@ -302,8 +302,7 @@ class BatchSequence(keras.utils.PyDataset, DataAdapter):  # type: ignore[misc]
         plan = self.plan
         if plan.remainder == "drop" and plan.samples % plan.global_batch:
             raise ConfigError('predict needs every sample; make the sequence with remainder="weight"')
-        if plan.passes > 1:
-            raise ConfigError(f"predict needs every sample once; make the sequence without host_passes={plan.passes}")
+        refuse_passes("predict", plan.passes)
         if self.order is not None and not self.order.exactly_once:
             raise ConfigError("predict needs every sample once; make the sequence without an order that draws them")
 

@@ -19,6 +19,7 @@ from dist_loader.devices.horovod import HorovodDevices
 from dist_loader.devices.mirrored import MirroredDevices
 from dist_loader.devices.single import SingleDevice
 from dist_loader.errors import ConfigError
+from dist_loader.plan import refuse_passes
 from dist_loader.sizes import checked_seconds
 from dist_loader.training.feed import Feed
 from dist_loader.training.fit import Checkpoints, original_errors, train_model
@@ -172,7 +173,7 @@ class Strategy:
                 bad.write_to(checkpoints.folder / "bad_samples.jsonl")
         if validation_data is not None:
             _check_classes(train, validation_data)
-            _check_passes(validation_data)
+            refuse_passes("evaluate", validation_data.plan.passes)
         return train_model(
             self.devices,
             model,
@@ -197,7 +198,7 @@ class Strategy:
             SampleError: an image could not be read.
         """
         self._check(sequence)
-        _check_passes(sequence)
+        refuse_passes("evaluate", sequence.plan.passes)
         with (
             watched(self.devices, "evaluate", self._limits, None, sequence) as watch,
             original_errors(sequence),
@@ -280,11 +281,3 @@ def _check_classes(train: Feed, valid: Feed) -> None:
         f"the label {label} is the class {name!r} in the validation and {other} in the training; make the validation's "
         "index or labels with classes= those of the training"
     )
-
-
-def _check_passes(valid: Feed) -> None:
-    """Refuse to evaluate samples several times, where metrics that count would count them so often."""
-    if valid.plan.passes > 1:
-        raise ConfigError(
-            f"evaluate needs every sample once; make the sequence without host_passes={valid.plan.passes}"
-        )

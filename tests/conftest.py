@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Index]
         Image.fromarray(pixels).save(path, compress_level=1)
 
     return index
+
+
+@pytest.fixture
+def noting() -> type:
+    """A kind of ImageSequence whose `addresses` are where the images of the batches lie that it gave."""
+    from dist_loader.sequence.image import ImageSequence  # loads TensorFlow, which most tests do without
+
+    class Noting(ImageSequence):
+        addresses: ClassVar[list[int]] = []
+
+        def __getitem__(self, step: int) -> tuple[Any, ...]:
+            batch = super().__getitem__(step)
+            self.addresses.append(batch[0].ctypes.data)
+            return batch
+
+    return Noting
 
 
 @pytest.fixture

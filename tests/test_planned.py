@@ -153,18 +153,11 @@ def test_a_batch_cannot_be_changed_for_its_later_passes(make):
     once[0][0][...] = 7  # where a batch comes once, it may be
 
 
-def test_batches_that_come_several_times_are_handed_to_tensorflow_without_a_copy(make):
-    class Noted(ImageSequence):
-        def __getitem__(self, step):
-            batch = super().__getitem__(step)
-            addresses.append(batch[0].ctypes.data)
-            return batch
-
-    addresses = []
-    sequence = make(48, 6, 24, host_passes=2, cls=Noted)
+def test_batches_that_come_several_times_are_handed_to_tensorflow_without_a_copy(make, noting):
+    sequence = make(48, 6, 24, host_passes=2, cls=noting)
     with tf.device("CPU"):
-        assert [np.from_dlpack(images).ctypes.data for images, _ in sequence.get_tf_dataset()] == addresses
-    assert len(addresses) == 16
+        assert [np.from_dlpack(images).ctypes.data for images, _ in sequence.get_tf_dataset()] == noting.addresses
+    assert len(noting.addresses) == 16
 
 
 def test_fit_takes_so_many_times_the_steps(make):

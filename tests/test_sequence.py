@@ -628,22 +628,15 @@ def test_a_file_that_never_answers_is_a_timeout_that_names_it(photos, threads, m
 # ---------------------------------------------------------------------------------------------------- memory, threads
 
 
-def test_batches_are_handed_to_tensorflow_without_a_copy(make):
-    class Noted(ImageSequence):
-        def __getitem__(self, step):
-            batch = super().__getitem__(step)
-            addresses.append(batch[0].ctypes.data)
-            return batch
-
-    addresses = []
-    sequence = make(samples=60, device_batch=6, host_batch=18, cls=Noted)
+def test_batches_are_handed_to_tensorflow_without_a_copy(make, noting):
+    sequence = make(samples=60, device_batch=6, host_batch=18, cls=noting)
     received = []
     for images, _ in sequence.get_tf_dataset():
         with tf.device("CPU"):
             received.append(np.from_dlpack(images).ctypes.data)
-    assert received == addresses
-    assert len(addresses) == 10
-    assert len(set(addresses)) < 10  # and frames were used again
+    assert received == noting.addresses
+    assert len(noting.addresses) == 10
+    assert len(set(noting.addresses)) < 10  # and frames were used again
 
 
 def all_batches(sequence):

@@ -20,6 +20,27 @@ from dist_loader.remote.filesystem import open_filesystem
 from dist_loader.remote.retry import Limits
 
 
+def free_address() -> str:
+    """An address of this machine at which nobody is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def full_server() -> Iterator[str]:
+    """The address of a server whose backlog is full: further connections wait without an answer."""
+    with contextlib.ExitStack() as sockets:
+        full = sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield f"http://127.0.0.1:{full.getsockname()[1]}"
+
+
 class Site:
     """A web server on this machine.
 

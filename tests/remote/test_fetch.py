@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from dist_loader.errors import ConfigError
 from dist_loader.remote.address import redacted, redacted_text, scheme_of
 from dist_loader.remote.fetch import Fetcher
 from dist_loader.remote.retry import FetchError, Limits
-from tests.remote.conftest import Site
+from tests.remote.conftest import Site, free_address, full_server
 
 pytestmark = pytest.mark.distributed
 
@@ -74,25 +73,13 @@ def test_all_tries_together_have_a_bound(site: Site) -> None:
 
 
 def test_a_server_that_is_gone_is_tried_again_and_then_named() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with pytest.raises(FetchError, match=r"Connect.*\(2 tries"):
-        Fetcher("http", 1, QUICK).read(f"http://127.0.0.1:{port}/a.bin")
+        Fetcher("http", 1, QUICK).read(f"{free_address()}/a.bin")
 
 
 def test_a_server_that_does_not_take_the_connection_is_an_error() -> None:
-    with socket.socket() as full:  # a backlog that is full lets further connections wait without an answer
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
-        with pytest.raises(FetchError):
-            Fetcher("http", 1, QUICK).read(f"http://127.0.0.1:{full.getsockname()[1]}/a.bin")
-        for one in waiting:
-            one.close()
+    with full_server() as address, pytest.raises(FetchError):
+        Fetcher("http", 1, QUICK).read(f"{address}/a.bin")
 
 
 def test_as_many_requests_are_in_flight_as_threads_ask(site: Site, fetcher: Fetcher) -> None:

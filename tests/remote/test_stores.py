@@ -17,7 +17,7 @@ from dist_loader.remote.fetch import Fetcher
 from dist_loader.remote.retry import FetchError, Limits
 from dist_loader.sequence.image import ImageSequence
 from dist_loader.world import World
-from tests.remote.conftest import Site, Store
+from tests.remote.conftest import Site, Store, free_address, full_server
 
 pytestmark = pytest.mark.distributed
 
@@ -112,9 +112,7 @@ def test_credentials_that_are_refused_are_an_error_at_once(
 
 
 def test_a_store_that_is_gone_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        store.point_to(f"http://127.0.0.1:{free.getsockname()[1]}", monkeypatch)
+    store.point_to(free_address(), monkeypatch)
     with pytest.raises(FetchError, match=r"[Cc]onnect.*\(2 tries"):
         Fetcher(store.scheme, 1, QUICK).read(f"{store.scheme}://photos/a.png")
 
@@ -122,18 +120,10 @@ def test_a_store_that_is_gone_is_tried_again(store: Store, monkeypatch: pytest.M
 def test_a_store_that_does_not_take_the_connection_is_tried_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as full:  # a backlog that is full lets further connections wait without an answer
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(3)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
-        store.point_to(f"http://127.0.0.1:{full.getsockname()[1]}", monkeypatch)
+    with full_server() as address:
+        store.point_to(address, monkeypatch)
         with pytest.raises(FetchError, match=r"\(2 tries"):
             Fetcher(store.scheme, 1, QUICK).read(f"{store.scheme}://photos/a.png")
-        for one in waiting:
-            one.close()
 
 
 @pytest.mark.parametrize("fault", [503, "silent", "half", "cut"])

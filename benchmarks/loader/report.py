@@ -131,10 +131,11 @@ def _number(ratio: float | None) -> str:
 def document(outcomes: list[Outcome], facts: dict[str, Any], plot_file: str | None) -> str:
     """The whole report, in Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    rounds = max((len(values) for one in outcomes for values in one.rounds.values()), default=0)
+    rounds = (max(map(len, one.rounds.values()), default=0) for one in outcomes)
+    counts = ", ".join(f"{one.kind} {number}" for one, number in zip(outcomes, rounds, strict=True))
     made = (
-        f"Written by `{facts['command']}` on {facts['date']}, at commit {facts['commit']}. Medians of {rounds} "
-        "interleaved rounds (png and gray: of 3 at most); a ratio is the median of the rounds' ratios. "
+        f"Written by `{facts['command']}` on {facts['date']}, at commit {facts['commit']}. Medians of interleaved "
+        f"rounds ({counts}); a ratio is the median of the rounds' ratios. "
         "What is measured, and how: [README](../README.md)."
     )
     machine = (
